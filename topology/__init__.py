@@ -1,0 +1,35 @@
+"""Which Redis shard owns which channel and group: the value, its planning and its stores."""
+
+from topology.errors import (
+    ChangeUnderWay,
+    ClusterError,
+    StaleEpoch,
+    StoreConfigError,
+    StoreUnavailable,
+    TopologyError,
+    TopologyInvalid,
+    TopologyTooLarge,
+    TopologyUnavailable,
+)
+from topology.hashing import SLOTS, slot_of
+from topology.model import Phase, Shard, ShardState, SlotTable, Topology, redacted_url
+
+__all__ = [
+    "SLOTS",
+    "ChangeUnderWay",
+    "ClusterError",
+    "Phase",
+    "Shard",
+    "ShardState",
+    "SlotTable",
+    "StaleEpoch",
+    "StoreConfigError",
+    "StoreUnavailable",
+    "Topology",
+    "TopologyError",
+    "TopologyInvalid",
+    "TopologyTooLarge",
+    "TopologyUnavailable",
+    "redacted_url",
+    "slot_of",
+]

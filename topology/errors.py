@@ -1,0 +1,92 @@
+"""The root of the error tree; every error says whether the operation may have happened.
+
+::
+
+    ClusterError                 root of the whole project
+    └── TopologyError
+        ├── TopologyInvalid      a topology, a plan or its bytes are wrong
+        ├── TopologyTooLarge     encoded, it is larger than a store takes
+        ├── StaleEpoch           made from an epoch that is no longer the newest
+        ├── ChangeUnderWay       the topology is in the middle of another change
+        ├── TopologyUnavailable  neither a store nor a last-good copy has a topology
+        ├── StoreUnavailable     the store did not answer, or refused
+        └── StoreConfigError     a store's URL or option is wrong
+"""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """Root of the project's errors.
+
+    ``definite`` is true when the operation provably did not happen. Whoever tries again reads
+    this attribute, never the message.
+    """
+
+    definite: bool = True
+
+
+class TopologyError(ClusterError):
+    """Something about the topology; nothing was changed unless ``definite`` is false."""
+
+
+class TopologyInvalid(TopologyError, ValueError):
+    """A topology, a plan or encoded bytes break a rule; the text names the rule and the value."""
+
+
+class TopologyTooLarge(TopologyError):
+    """The encoded topology is larger than a store takes; nothing was written."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the encoded topology has {size} bytes, a store takes {limit}: "
+            "use fewer shards, or shorter shard ids and URLs"
+        )
+        self.size = size
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[TopologyTooLarge], tuple[int, int]]:
+        return type(self), (self.size, self.limit)
+
+
+class StaleEpoch(TopologyError):
+    """The change was made from another epoch than the newest; read again and decide again.
+
+    ``found`` is None when there is no topology at all.
+    """
+
+    def __init__(self, expected: int | None, found: int | None) -> None:
+        wanted = "no topology yet" if expected is None else f"epoch {expected}"
+        actual = "there is none" if found is None else f"it has epoch {found}"
+        super().__init__(f"the change expects {wanted}, but {actual}: read it again, then decide")
+        self.expected = expected
+        self.found = found
+
+    def __reduce__(self) -> tuple[type[StaleEpoch], tuple[int | None, int | None]]:
+        return type(self), (self.expected, self.found)
+
+
+class ChangeUnderWay(TopologyError):
+    """Another planned change has begun and must be finished or aborted first."""
+
+
+class TopologyUnavailable(TopologyError):
+    """Neither the store nor the last-good copy has a topology to start from."""
+
+
+class StoreUnavailable(TopologyError):
+    """The store did not answer in time, lost the connection or refused.
+
+    A write that may have been executed has ``definite`` set to false: read before trying again.
+    """
+
+    def __init__(self, message: str, *, definite: bool = True) -> None:
+        super().__init__(message)
+        self.definite = definite
+
+    def __reduce__(self) -> tuple[type[StoreUnavailable], tuple[str], dict[str, bool]]:
+        return type(self), (str(self),), {"definite": self.definite}
+
+
+class StoreConfigError(TopologyError, ValueError):
+    """A store's URL or option is wrong; the text names the setting, the value and the remedy."""

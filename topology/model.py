@@ -1,0 +1,213 @@
+"""The topology: an immutable value that says which shard owns which slot."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from topology.errors import TopologyInvalid
+from topology.hashing import SLOTS, slot_of
+
+#: The wire format has two hexadecimal digits per slot; 256 shards own 16 slots each.
+MAX_SHARDS: Final = 256
+MAX_EPOCH: Final = 2**53 - 1  # exact in every language's JSON
+MIN_WEIGHT: Final = 1e-6
+MAX_WEIGHT: Final = 1e6
+_MAX_ID_LENGTH: Final = 255
+_MAX_URL_LENGTH: Final = 2048
+
+_SECRET_PARAMETER = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+class ShardState(Enum):
+    """Whether a shard may own slots."""
+
+    UP = "up"
+    DRAINING = "draining"  # owns slots, but is to get no new ones
+    DOWN = "down"  # owns nothing
+
+
+class Phase(Enum):
+    """How far a planned change has come."""
+
+    STEADY = "steady"
+    PREPARED = "prepared"  # the next table is known, the old one is used
+    COMMITTED = "committed"  # the new table is used, the old one is still read
+
+
+def redacted_url(url: str) -> str:
+    """The URL without what may be a secret: user information and secret-like parameters."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***" if "@" in url else url
+    # A password may hold an unescaped "/" or "@": everything before the last "@" counts as one.
+    userinfo, at, place = rest.rpartition("@")
+    if at:
+        user = userinfo.partition(":")[0] if ":" in userinfo else ""
+        rest = f"{user}:***@{place}"
+    return _SECRET_PARAMETER.sub(r"\1***", f"{scheme}://{rest}")
+
+
+def _require_printable(what: str, text: object, limit: int, shown: str) -> None:
+    if not isinstance(text, str):
+        raise TopologyInvalid(f"{what} must be a string, not {type(text).__name__}")
+    if not text or len(text) > limit or not text.isprintable() or " " in text:
+        raise TopologyInvalid(
+            f"{what} {shown!r} must have 1 to {limit} printable characters and no space"
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Shard:
+    """One Redis server: how it is called, reached and weighted."""
+
+    id: str
+    url: str
+    weight: float = 1
+    state: ShardState = ShardState.UP
+
+    def __post_init__(self) -> None:
+        _require_printable("the shard id", self.id, _MAX_ID_LENGTH, str(self.id)[:80])
+        shown = redacted_url(self.url)[:80] if isinstance(self.url, str) else ""
+        _require_printable(f"the URL of shard {self.id!r}", self.url, _MAX_URL_LENGTH, shown)
+        if "://" not in self.url:
+            raise TopologyInvalid(f"the URL of shard {self.id!r} needs a scheme such as redis://")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float):
+            raise TopologyInvalid(
+                f"the weight of shard {self.id!r} must be a number, not {self.weight!r}"
+            )
+        if not MIN_WEIGHT <= self.weight <= MAX_WEIGHT:  # NaN fails this too
+            raise TopologyInvalid(
+                f"the weight of shard {self.id!r} is {self.weight!r}; "
+                f"allowed is {MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
+            )
+        if not isinstance(self.state, ShardState):
+            raise TopologyInvalid(f"the state of shard {self.id!r} is {self.state!r}")
+
+    def __repr__(self) -> str:
+        return (
+            f"Shard(id={self.id!r}, url={redacted_url(self.url)!r}, "
+            f"weight={self.weight!r}, state={self.state.value})"
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SlotTable:
+    """Owner of each slot: the id of a shard at the slot's index."""
+
+    owners: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.owners, tuple) or len(self.owners) != SLOTS:
+            raise TopologyInvalid(f"a slot table must be a tuple of {SLOTS} shard ids")
+
+    def slots_of(self, shard_id: str) -> tuple[int, ...]:
+        """The shard's slots, ascending; empty for a shard that the table does not name."""
+        return tuple(slot for slot, owner in enumerate(self.owners) if owner == shard_id)
+
+    def counts(self) -> dict[str, int]:
+        """Shard id -> number of slots, for those that own any."""
+        return dict(Counter(self.owners))
+
+    def __repr__(self) -> str:
+        return f"SlotTable({', '.join(f'{k}: {n}' for k, n in sorted(self.counts().items()))})"
+
+
+#: Phase -> (has a pending table, has a previous table).
+_TABLES_OF_PHASE: Final = {
+    Phase.STEADY: (False, False),
+    Phase.PREPARED: (True, False),
+    Phase.COMMITTED: (False, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Which shard owns which slot, at one epoch.
+
+    While a planned change is under way ``pending`` is the table to come and ``previous`` the one
+    that was; see ``Phase``.
+    """
+
+    epoch: int
+    shards: tuple[Shard, ...]
+    table: SlotTable
+    phase: Phase = Phase.STEADY
+    pending: SlotTable | None = None
+    previous: SlotTable | None = None
+    _owner_by_slot: tuple[Shard, ...] = field(init=False, repr=False, compare=False)
+    _shard_by_id: dict[str, Shard] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._check_epoch()
+        shard_by_id = self._checked_shards()
+        self._check_tables(shard_by_id)
+        object.__setattr__(self, "_shard_by_id", shard_by_id)
+        owner_by_slot = tuple(shard_by_id[owner] for owner in self.table.owners)
+        object.__setattr__(self, "_owner_by_slot", owner_by_slot)
+
+    def shard_of(self, name: str) -> Shard:
+        """The shard that owns a channel's or a group's slot."""
+        return self._owner_by_slot[slot_of(name)]
+
+    def owner_of(self, slot: int) -> Shard:
+        """The shard that owns a slot, 0 to 4095."""
+        return self._owner_by_slot[slot]
+
+    def shard(self, shard_id: str) -> Shard:
+        """The shard with that id; KeyError if there is none."""
+        return self._shard_by_id[shard_id]
+
+    def slots_of(self, shard_id: str) -> tuple[int, ...]:
+        """The slots that the shard owns, ascending; KeyError for an unknown shard."""
+        return self.table.slots_of(self._shard_by_id[shard_id].id)
+
+    def _check_epoch(self) -> None:
+        if type(self.epoch) is not int or not 1 <= self.epoch <= MAX_EPOCH:
+            raise TopologyInvalid(
+                f"the epoch must be an integer from 1 to {MAX_EPOCH}, not {self.epoch!r}"
+            )
+
+    def _checked_shards(self) -> dict[str, Shard]:
+        if not isinstance(self.shards, tuple) or not 1 <= len(self.shards) <= MAX_SHARDS:
+            raise TopologyInvalid(f"a topology has a tuple of 1 to {MAX_SHARDS} shards")
+        shard_by_id: dict[str, Shard] = {}
+        urls: set[str] = set()
+        for shard in self.shards:
+            if shard.id in shard_by_id:
+                raise TopologyInvalid(f"two shards have the id {shard.id!r}")
+            if shard.url in urls:
+                raise TopologyInvalid(
+                    f"shard {shard.id!r} has the URL of another: {redacted_url(shard.url)!r}"
+                )
+            shard_by_id[shard.id] = shard
+            urls.add(shard.url)
+        return shard_by_id
+
+    def _check_tables(self, shard_by_id: dict[str, Shard]) -> None:
+        found = (self.pending is not None, self.previous is not None)
+        if found != _TABLES_OF_PHASE[self.phase]:
+            raise TopologyInvalid(
+                f"in phase {self.phase.value} a pending table is "
+                f"{'needed' if _TABLES_OF_PHASE[self.phase][0] else 'not allowed'}, a previous one "
+                f"{'needed' if _TABLES_OF_PHASE[self.phase][1] else 'not allowed'}"
+            )
+        for name in ("table", "pending", "previous"):
+            table: SlotTable | None = getattr(self, name)
+            # Messages may be left on a shard that went down after the change was committed.
+            used = set() if table is None else set(table.owners)
+            _check_owners(name, used, shard_by_id, down_allowed=name == "previous")
+
+
+def _check_owners(
+    name: str, used: set[str], shard_by_id: dict[str, Shard], *, down_allowed: bool
+) -> None:
+    for owner in used:
+        shard = shard_by_id.get(owner)
+        if shard is None:
+            raise TopologyInvalid(f"{name}: slots belong to {owner!r}, which is not a shard")
+        if shard.state is ShardState.DOWN and not down_allowed:
+            raise TopologyInvalid(f"{name}: slots belong to shard {owner!r}, which is down")
