@@ -1,0 +1,1 @@
+"""Tests, mirroring the source; `tests.support` holds what several of them share."""

@@ -1,0 +1,32 @@
+"""Servers that tests ask for by name."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster_layer.embedded import RedisServer, start_shards
+from tests.support.zookeeper import ZooKeeperServer
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A blank server for one test alone."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shards() -> Iterator[list[RedisServer]]:
+    """Three servers that all tests of one worker share: use a prefix of your own, and no faults."""
+    with start_shards(3) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def zookeeper() -> Iterator[ZooKeeperServer]:
+    """One server that all tests of one worker share: use a path of your own, and leave it running.
+
+    Tests that stop or pause a server start one of their own.
+    """
+    with ZooKeeperServer() as server:
+        yield server

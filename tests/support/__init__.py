@@ -1,0 +1,1 @@
+"""Real servers, proxies and waiting, for all tests."""
