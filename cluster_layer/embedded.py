@@ -203,7 +203,7 @@ class RedisServer:
             request = f"AUTH {_quoted(self._password)}\r\n".encode() + request
         # Another server may have won the port: only the process id tells that it is ours.
         expected = f"process_id:{pid}\r\n".encode()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.25) as connection:
             connection.sendall(request)
             reply = b""
             while not reply.endswith(b"+PONG\r\n"):

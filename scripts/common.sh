@@ -1,0 +1,47 @@
+# Sourced by the scripts beside it: makes or reuses .venv.
+# shellcheck shell=bash
+
+# The newest Python that the package supports.
+find_python() {
+    local candidate
+    for candidate in python3.13 python3.12 python3.11 python3; do
+        if command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info)' 2>/dev/null; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    echo "Python 3.11 or newer is needed, and none is on PATH." >&2
+    return 1
+}
+
+# A virtual environment is tied to its path and to the Python that made it: one that was moved,
+# half made, or whose Python is gone is made anew.
+venv_is_whole() {
+    [ -x .venv/bin/python ] &&
+        .venv/bin/python -c 'import pathlib, sys, pip
+sys.exit(pathlib.Path(sys.prefix).resolve() != pathlib.Path(".venv").resolve())' 2>/dev/null
+}
+
+# make_venv EXTRAS: the package in .venv, editable, with these extras; quick when nothing changed.
+make_venv() {
+    local extras=$1 python stamp wanted
+    if ! venv_is_whole; then
+        python=$(find_python)
+        echo "making .venv with $python" >&2
+        rm -rf .venv
+        if ! "$python" -m venv .venv; then
+            rm -rf .venv
+            echo "$python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2
+            return 1
+        fi
+    fi
+    stamp=.venv/installed-$extras
+    wanted=$(cksum setup.py pyproject.toml)
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+        echo "installing cluster-layer[$extras] and what it needs" >&2
+        rm -f "$stamp"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extras]" >&2
+        printf '%s\n' "$wanted" >"$stamp"
+    fi
+}
