@@ -1,17 +1,19 @@
 # Sourced by the scripts beside it: makes or reuses .venv.
 # shellcheck shell=bash
 
-# The newest Python that the package supports.
+# The newest Python that the package supports and that can make virtual environments.
 find_python() {
     local candidate
     for candidate in python3.13 python3.12 python3.11 python3; do
         if command -v "$candidate" >/dev/null 2>&1 &&
-            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info)' 2>/dev/null; then
+            "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+                2>/dev/null; then
             command -v "$candidate"
             return 0
         fi
     done
-    echo "Python 3.11 or newer is needed, and none is on PATH." >&2
+    echo "Python 3.11 or newer with its venv module is needed, and none is on PATH" >&2
+    echo "(on Debian: apt-get install python3 python3-venv)." >&2
     return 1
 }
 
@@ -27,14 +29,10 @@ sys.exit(pathlib.Path(sys.prefix).resolve() != pathlib.Path(".venv").resolve())'
 make_venv() {
     local extras=$1 python stamp wanted
     if ! venv_is_whole; then
-        python=$(find_python)
+        python=$(find_python) || return 1
         echo "making .venv with $python" >&2
         rm -rf .venv
-        if ! "$python" -m venv .venv; then
-            rm -rf .venv
-            echo "$python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2
-            return 1
-        fi
+        "$python" -m venv .venv
     fi
     stamp=.venv/installed-$extras
     wanted=$(cksum setup.py pyproject.toml)
