@@ -174,6 +174,8 @@ class Topology:
     def _checked_shards(self) -> dict[str, Shard]:
         if not isinstance(self.shards, tuple) or not 1 <= len(self.shards) <= MAX_SHARDS:
             raise TopologyInvalid(f"a topology has a tuple of 1 to {MAX_SHARDS} shards")
+        if not all(isinstance(shard, Shard) for shard in self.shards):
+            raise TopologyInvalid("a topology has a tuple of Shard values")
         shard_by_id: dict[str, Shard] = {}
         urls: set[str] = set()
         for shard in self.shards:
@@ -188,6 +190,8 @@ class Topology:
         return shard_by_id
 
     def _check_tables(self, shard_by_id: dict[str, Shard]) -> None:
+        if not isinstance(self.phase, Phase):
+            raise TopologyInvalid(f"the phase is {self.phase!r}, not one of Phase")
         found = (self.pending is not None, self.previous is not None)
         if found != _TABLES_OF_PHASE[self.phase]:
             raise TopologyInvalid(
@@ -196,7 +200,9 @@ class Topology:
                 f"{'needed' if _TABLES_OF_PHASE[self.phase][1] else 'not allowed'}"
             )
         for name in ("table", "pending", "previous"):
-            table: SlotTable | None = getattr(self, name)
+            table = getattr(self, name)
+            if not isinstance(table, SlotTable) and (table is not None or name == "table"):
+                raise TopologyInvalid(f"{name} must be a SlotTable, not {type(table).__name__}")
             # Messages may be left on a shard that went down after the change was committed.
             used = set() if table is None else set(table.owners)
             _check_owners(name, used, shard_by_id, down_allowed=name == "previous")
