@@ -1,0 +1,96 @@
+"""Connections to whatever server Redis Sentinel calls the master at that moment.
+
+redis-py's own Sentinel client keeps a pool per Sentinel, bound to one event loop, and asks them one
+after the other: a Sentinel on a dead host would use up the deadline of every reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from cluster_layer.endpoints import Endpoint
+
+if TYPE_CHECKING:
+    _Base = Connection
+else:
+    _Base = object
+
+
+class _FollowsMaster(_Base):
+    """Mixin: every connect() asks the Sentinels and refuses a server that is no master."""
+
+    def __init__(
+        self, *, sentinels: tuple[Endpoint, ...], master_name: str, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._sentinels = sentinels
+        self._master_name = master_name
+
+    async def connect(self) -> None:
+        """Connect to the present master; redis-py's ConnectionError if none is found."""
+        if self.is_connected:
+            return
+        self.host, self.port = await self._find_master()
+        await super().connect()  # type: ignore[no-untyped-call]  # redis-py annotates in part
+        try:
+            await self._require_master()
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+
+    async def _find_master(self) -> tuple[str, int]:
+        """The first answer of any Sentinel; all are asked at once."""
+        tasks = [asyncio.create_task(self._ask(sentinel)) for sentinel in self._sentinels]
+        failures = []
+        try:
+            for answer in asyncio.as_completed(tasks):
+                try:
+                    return await answer
+                except (RedisError, OSError, TimeoutError) as error:
+                    failures.append(f"{type(error).__name__}: {error}")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        raise RedisConnectionError(
+            f"no Sentinel names a master {self._master_name!r} ({'; '.join(failures)})"
+        )
+
+    async def _ask(self, sentinel: Endpoint) -> tuple[str, int]:
+        timeout_s = self.socket_connect_timeout or 1.0
+        connection = sentinel.new_connection(timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_command(
+                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master_name
+                )
+                answer = await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
+        if not isinstance(answer, list) or len(answer) != 2:
+            raise RedisConnectionError(f"{sentinel.id} knows no such master")
+        return answer[0].decode(), int(answer[1])
+
+    async def _require_master(self) -> None:
+        # Sentinel may still name the old master while it is being demoted.
+        await self.send_command("ROLE")
+        try:
+            role = await self.read_response()
+        except ResponseError:
+            return  # This user may not ask; a write to a replica is refused with READONLY.
+        if role[0] != b"master":
+            raise RedisConnectionError(f"{self.host}:{self.port} is no master (any more)")
+
+
+class MasterConnection(_FollowsMaster, Connection):
+    """A plain connection to the master."""
+
+
+class MasterTLSConnection(_FollowsMaster, SSLConnection):
+    """A TLS connection to the master."""
