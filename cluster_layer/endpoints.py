@@ -92,7 +92,7 @@ class Endpoint:
             raise _refused(f"an address of type {type(url).__name__}")
         scheme, parsed = _parsed_url(url)
         merged = {**(options or {}), **parsed}
-        merged.pop("ssl", None)  # The scheme says it.
+        _pop_ssl(merged)  # The scheme decides.
         return _from_options(merged, scheme)
 
     @property
@@ -265,10 +265,16 @@ def _host_and_port(host: str, port: int) -> str:
 
 
 def _pop_ssl(options: dict[str, Any]) -> bool:
+    """Whether the options ask for TLS: ssl=True, or one of redis-py's TLS connection classes."""
     ssl = options.pop("ssl", False)
     if not isinstance(ssl, bool):
         raise ConfigError(f"ssl must be True or False, not a {type(ssl).__name__}")
-    return ssl
+    kind = options.pop("connection_class", None)
+    if kind is None:
+        return ssl
+    if not isinstance(kind, type) or not kind.__module__.startswith("redis.asyncio."):
+        raise ConfigError("connection_class must be one of redis.asyncio; use ssl=True for TLS")
+    return ssl or issubclass(kind, _connection_class("rediss"))
 
 
 def _natural(name: str, value: object, low: int, high: int) -> int:

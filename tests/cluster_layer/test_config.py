@@ -165,6 +165,7 @@ BAD: list[tuple[dict[Any, Any], str]] = [
         "unknown option 'pasword' for a redis:// host; did you mean 'passw",
     ),
     (_with_host(ssl="yes"), "ssl must be True or False"),
+    (_with_host(connection_class=dict), "connection_class must be one of redis.asyncio"),
     (_with_host(ssl_ca_certs="ca.pem"), "unknown option 'ssl_ca_certs' for a redis://"),
     (_with_host(ssl=True, ssl_cert_reqs="perhaps"), "redis-py refuses the options"),
     ({"hosts": [{"address": 17}]}, "an address of type int"),
