@@ -103,6 +103,8 @@ class ChildProcess:
                     stderr=subprocess.STDOUT,
                     cwd=self._cwd,
                     env=self._env,
+                    # Ctrl-C on a terminal is for this process, which then ends its children.
+                    process_group=0,
                 )
         except OSError as failure:
             self._failure = failure
