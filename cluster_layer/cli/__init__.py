@@ -1,0 +1,1 @@
+"""The operator's command line: `main` parses, `commands` does, `render` shows."""

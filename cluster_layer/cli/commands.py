@@ -1,0 +1,94 @@
+"""One function per verb of the command line; none of them prints."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cluster_layer.endpoints import Endpoint
+from cluster_layer.errors import ConfigError
+from topology import Shard, Topology, TopologyUnavailable, redacted_url, slot_of
+from topology.planning import initial_topology
+from topology.ports import TopologyStore
+from topology.stores import open_store
+
+_NAMED_SHARD = re.compile(r"(?P<id>[A-Za-z0-9._-]+)=(?P<url>[a-z+]+://.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a channel or a group lives."""
+
+    name: str
+    slot: int
+    shard: Shard
+
+
+def shards_from(specifications: Sequence[str], weights: Sequence[str]) -> tuple[Shard, ...]:
+    """Shards from "URL" or "ID=URL" and "ID=WEIGHT"; ConfigError names what is wrong.
+
+    Without an ID a shard gets the one that the same URL has in CONFIG `hosts`, so that both ways
+    to configure the same servers yield the same table.
+    """
+    url_by_id: dict[str, str] = {}
+    for specification in specifications:
+        named = _NAMED_SHARD.fullmatch(specification)
+        url = named["url"] if named else specification
+        endpoint_id = Endpoint.from_url(url).id
+        shard_id = named["id"] if named else endpoint_id
+        if shard_id in url_by_id:
+            raise ConfigError(f"two shards are called {shard_id!r}; write ID=URL to name them")
+        url_by_id[shard_id] = url
+    weight_by_id = dict(_weight_from(weight, url_by_id) for weight in weights)
+    return tuple(
+        Shard(id=shard_id, url=url, weight=weight_by_id.get(shard_id, 1))
+        for shard_id, url in url_by_id.items()
+    )
+
+
+def init(store_url: str, options: Mapping[str, object], shards: Iterable[Shard]) -> Topology:
+    """Create the store's first topology; StaleEpoch if it has one."""
+    topology = initial_topology(shards)
+    with _opened(store_url, options) as store:
+        store.write(topology, expected_epoch=None)
+    return topology
+
+
+def read(store_url: str, options: Mapping[str, object]) -> Topology:
+    """The store's topology; TopologyUnavailable if it has none."""
+    with _opened(store_url, options) as store:
+        topology = store.read()
+    if topology is None:
+        raise TopologyUnavailable(
+            f"{redacted_url(store_url)} has no topology; `topology init` creates the first one"
+        )
+    return topology
+
+
+def locate(
+    store_url: str, options: Mapping[str, object], names: Iterable[str]
+) -> tuple[Place, ...]:
+    topology = read(store_url, options)
+    return tuple(Place(name, slot_of(name), topology.shard_of(name)) for name in names)
+
+
+def _weight_from(specification: str, known: Iterable[str]) -> tuple[str, float]:
+    # From the right: a shard's id may be a URL's host, port and query.
+    shard_id, _, weight = specification.rpartition("=")
+    if shard_id not in known:
+        raise ConfigError(
+            f"--weight {specification!r}: there is no shard {shard_id!r}, only {', '.join(known)}"
+        )
+    try:
+        return shard_id, float(weight)
+    except ValueError:
+        raise ConfigError(f"--weight {specification!r}: {weight!r} is not a number") from None
+
+
+@contextmanager
+def _opened(store_url: str, options: Mapping[str, object]) -> Iterator[TopologyStore]:
+    store = open_store(store_url, **options)
+    try:
+        yield store
+    finally:
+        store.close()
