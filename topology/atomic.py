@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import mkstemp
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, keep_access: bool) -> None:
     """Replace the file by rename, so that a crash leaves the old one or the new one.
 
-    A new file has mode 0600; an old one hands on its mode and, where permitted, its group.
-    OSError before the rename: nothing has changed.
+    The new file has mode 0600, or with ``keep_access`` the mode and, where permitted, the group
+    of the old one. OSError: nothing has changed.
     """
-    temporary = _written_beside(path, data)
+    temporary = _written_beside(path, data, keep_access)
     try:
         temporary.replace(path)
     except BaseException:
@@ -34,11 +34,11 @@ def read_at_most(path: Path, limit: int) -> bytes | None:
         return None
 
 
-def _written_beside(path: Path, data: bytes) -> Path:
+def _written_beside(path: Path, data: bytes, keep_access: bool) -> Path:
     descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            with suppress(FileNotFoundError):
+            if keep_access and path.exists():
                 _hand_on_access(path.stat(), descriptor)
             file.write(data)
             file.flush()

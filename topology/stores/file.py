@@ -51,7 +51,7 @@ class FileStore:
         try:
             with self._locked():
                 require_swappable(self.read(), topology, expected_epoch=expected_epoch)
-                replace_file(self._path, data)
+                replace_file(self._path, data, keep_access=True)
         except OSError as error:
             raise self._unavailable("write", error) from error
 

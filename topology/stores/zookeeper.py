@@ -55,6 +55,7 @@ _REFUSALS = (NoAuthError, AuthFailedError)
 _ATTEMPT_S = 2.0
 _RETRY_DELAY_S = 0.6  # kazoo adds up to 40 % of jitter
 _END_S = 2.0
+_CLOSED_CHECK_S = 0.1
 
 
 class _Handler(SequentialThreadingHandler):
@@ -224,9 +225,10 @@ class ZooKeeperStore:
 
     def _connected(self, deadline: float) -> _Session:
         session = self._open_session()
-        remaining_s = deadline - time.monotonic()
-        if remaining_s > 0 and session.live.wait(remaining_s):
-            return session
+        while (remaining_s := deadline - time.monotonic()) > 0:
+            if session.live.wait(min(remaining_s, _CLOSED_CHECK_S)):
+                return session
+            session = self._open_session()  # refuses when the store was closed meanwhile
         reason = session.handler.last_error or "no connection"
         self._retire_if_dead(session)
         raise StoreUnavailable(
