@@ -182,9 +182,6 @@ def test_every_change_is_hinted(place: Place) -> None:
     watching.watch(hinted.set)
     watching.watch(cancelled.set)()
     assert watching.read() is None
-    time.sleep(
-        0.3
-    )  # not a wait for anything: lets hints of the beginning come before the first change
     changes: list[Callable[[], object]] = [
         lambda: writing.write(FIRST, expected_epoch=None),
         lambda: writing.write(SECOND, expected_epoch=1),
