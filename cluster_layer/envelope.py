@@ -14,6 +14,7 @@ import msgpack
 
 from cluster_layer.errors import InvalidMessage, InvalidName, MalformedEnvelope, MessageTooLarge
 from cluster_layer.names import is_process_specific, require_channel_name
+from cluster_layer.order import Mark
 
 VERSION: Final = 1
 MESSAGE: Final = 0
@@ -26,7 +27,7 @@ MAX_DEPTH: Final = 128
 MAX_TTL_MS: Final = 2**53
 
 Message: TypeAlias = dict[str, Any]
-Marks: TypeAlias = Mapping[str, tuple[int | None, bool]]
+Marks: TypeAlias = Mapping[str, Mark]
 
 _MIN_INT = -(2**63)
 _MAX_INT = 2**63 - 1
@@ -42,9 +43,8 @@ class Envelope(NamedTuple):
     """One decoded outer array; `body` is still encoded, and sealed where the layer has keys.
 
     `ttl_ms` is a duration. `channel` is the full name for a message to one process-specific
-    channel, None in a group message and on a normal channel. `marks` say "deliver this only after
-    what its writer wrote on these shards": shard id -> (time of the write to the inbox there in
-    milliseconds by that shard's clock or None, whether it published there).
+    channel, None in a group message and on a normal channel. `marks` say, by shard id, "deliver
+    this only after what its writer wrote there".
     """
 
     kind: int
@@ -137,13 +137,15 @@ def _checked_shard(shard: object) -> str:
     return shard
 
 
-def _checked_mark(mark: object) -> tuple[int | None, bool]:
-    if type(mark) is list and len(mark) == 2:
-        inbox_ms, published = mark
-        in_time = inbox_ms is None or (type(inbox_ms) is int and 0 <= inbox_ms <= MAX_TTL_MS)
-        if in_time and type(published) is bool:
-            return inbox_ms, published
-    raise MalformedEnvelope("a mark is no pair of a time in milliseconds and a boolean")
+def _checked_mark(mark: Any) -> Mark:
+    is_triple = type(mark) is list and len(mark) == 3 and type(mark[0]) is str
+    if is_triple and all(_is_position(position) for position in mark[1:]):
+        return Mark(*mark)
+    raise MalformedEnvelope("a mark is no incarnation with two positions")
+
+
+def _is_position(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= _MAX_INT)
 
 
 def _is_exact(container: Any, depth: int) -> bool:

@@ -1,0 +1,27 @@
+"""A Django Channels layer on many Redis shards: consistent hashing, at most once, self-healing."""
+
+from cluster_layer.errors import (
+    ChannelFull,
+    ConfigError,
+    DeliveryUnknown,
+    InvalidMessage,
+    InvalidName,
+    MessageTooLarge,
+    NotOurChannel,
+    ShardUnavailable,
+)
+from cluster_layer.layer import ClusterChannelLayer
+from topology.errors import ClusterError
+
+__all__ = [
+    "ChannelFull",
+    "ClusterChannelLayer",
+    "ClusterError",
+    "ConfigError",
+    "DeliveryUnknown",
+    "InvalidMessage",
+    "InvalidName",
+    "MessageTooLarge",
+    "NotOurChannel",
+    "ShardUnavailable",
+]

@@ -1,0 +1,235 @@
+"""Messages that have arrived in this process and wait for their receivers.
+
+A *mailbox* belongs to one channel name. Everything here is plain data on one event loop: no
+sockets, no clock (times are arguments, seconds of a monotonic clock). Bodies stay encoded; a group
+message that goes to ten thousand mailboxes is one object.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, Protocol
+
+from cluster_layer.names import inbox_name, is_process_specific
+
+MAX_MESSAGES: Final = 1_000_000  # in all mailboxes of a process together
+
+
+class Loss(StrEnum):
+    """Why a message that was acknowledged is not delivered; every loss is counted under one."""
+
+    EXPIRED = "expired"
+    FULL = "full"
+    MALFORMED = "malformed"
+    UNDECIPHERABLE = "undecipherable"
+    ORDER = "order"
+    UNAVAILABLE = "unavailable"
+
+
+class Parcel(NamedTuple):
+    """One encoded message, what it is bound to, and until when it may be delivered.
+
+    `origin` is the item as a queue stored it, so that it can be put back; None elsewhere.
+    """
+
+    body: bytes
+    context: bytes
+    deadline: float
+    origin: bytes | None = None
+
+
+class Waiter(Protocol):
+    """A receiver that sleeps; an ``asyncio.Future`` is one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+
+
+def wake_one(waiters: deque[Waiter]) -> None:
+    """Wake the first that still sleeps; it will look into the mailbox by itself."""
+    while waiters:
+        waiter = waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return
+
+
+class Mailbox:
+    """Messages for one channel and the receivers that wait for them."""
+
+    __slots__ = ("abandoned_at", "capacity", "groups", "name", "parcels", "shared", "waiters")
+
+    def __init__(self, name: str, capacity: int, shared: SharedMailbox | None) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.parcels: deque[Parcel] = deque()
+        self.waiters: deque[Waiter] = deque()
+        self.groups: set[str] = set()
+        self.shared = shared
+        # Since when its last receiver was cancelled and no other came; None: not so.
+        self.abandoned_at: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is lost by forgetting it."""
+        return not (self.parcels or self.waiters or self.groups)
+
+    def take(self, now: float, expired: Callable[[], None]) -> Parcel | None:
+        """The oldest message that is not expired; `expired` is called for each that is."""
+        parcels = self.parcels
+        while parcels:
+            parcel = parcels.popleft()
+            if parcel.deadline > now:
+                return parcel
+            expired()
+        return None
+
+
+class SharedMailbox:
+    """All mailboxes whose names share the part up to ``!``, for receivers of that part."""
+
+    __slots__ = ("ready", "waiters")
+
+    def __init__(self) -> None:
+        self.ready: deque[Mailbox] | None = None  # None until somebody receives like that
+        self.waiters: deque[Waiter] = deque()
+
+    def watch(self, mailboxes: Iterator[Mailbox]) -> deque[Mailbox]:
+        """From now on keep the mailboxes with messages in order of arrival."""
+        if self.ready is None:
+            self.ready = deque(box for box in mailboxes for _ in box.parcels)
+        return self.ready
+
+
+class Mailboxes:
+    """Every mailbox of a process."""
+
+    def __init__(
+        self, capacity_of: Callable[[str], int], lost: Callable[[Loss, int], None]
+    ) -> None:
+        self._capacity_of = capacity_of
+        self._lost = lost
+        self._boxes: dict[str, Mailbox] = {}
+        self._shared: dict[str, SharedMailbox] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def __iter__(self) -> Iterator[Mailbox]:
+        return iter(self._boxes.values())
+
+    @property
+    def messages(self) -> int:
+        """How many messages wait."""
+        return self._count
+
+    def find(self, name: str) -> Mailbox | None:
+        return self._boxes.get(name)
+
+    def open(self, name: str) -> Mailbox:
+        """The mailbox of a channel; made if need be."""
+        box = self._boxes.get(name)
+        if box is None:
+            shared = self.shared(inbox_name(name)) if is_process_specific(name) else None
+            box = self._boxes[name] = Mailbox(name, self._capacity_of(name), shared)
+        return box
+
+    def shared(self, inbox: str) -> SharedMailbox:
+        """What receivers of the part up to ``!`` wait at."""
+        shared = self._shared.get(inbox)
+        if shared is None:
+            shared = self._shared[inbox] = SharedMailbox()
+        return shared
+
+    def put(self, box: Mailbox, parcel: Parcel) -> None:
+        """Add a message and wake a receiver; a full mailbox drops the new one."""
+        parcels = box.parcels
+        if len(parcels) >= box.capacity or self._count >= MAX_MESSAGES:
+            self._lost(Loss.FULL, 1)
+            return
+        parcels.append(parcel)
+        self._count += 1
+        shared = box.shared
+        if shared is not None and shared.ready is not None:
+            shared.ready.append(box)
+            if not box.waiters and shared.waiters:
+                wake_one(shared.waiters)
+        if box.waiters:
+            wake_one(box.waiters)
+
+    def put_back(self, box: Mailbox, parcel: Parcel) -> None:
+        """A receiver was given this message and cancelled before it could see it."""
+        box.parcels.appendleft(parcel)
+        self._count += 1
+        if box.shared is not None and box.shared.ready is not None:
+            box.shared.ready.appendleft(box)
+            wake_one(box.shared.waiters)
+        wake_one(box.waiters)
+
+    def take(self, box: Mailbox, now: float) -> Parcel | None:
+        """The next message of this mailbox."""
+        if not box.parcels:
+            return None
+        parcel = box.take(now, self._expire)
+        if parcel is not None:
+            self._count -= 1
+        return parcel
+
+    def take_all(self, box: Mailbox) -> list[Parcel]:
+        """Everything that waits in this mailbox, expired or not."""
+        parcels = list(box.parcels)
+        box.parcels.clear()
+        self._count -= len(parcels)
+        return parcels
+
+    def take_shared(self, inbox: str, now: float) -> tuple[Mailbox, Parcel] | None:
+        """The next message of any mailbox with this part up to ``!``, in order of arrival."""
+        shared = self.shared(inbox)
+        ready = shared.watch(box for box in self if box.shared is shared)
+        while ready:
+            box = ready.popleft()
+            parcel = self.take(box, now)
+            if parcel is not None:
+                return box, parcel
+        return None
+
+    def forget(self, box: Mailbox) -> None:
+        """Drop a mailbox; what it still held was counted by `expire` before."""
+        self._count -= len(box.parcels)
+        self._boxes.pop(box.name, None)
+
+    def expire(self, now: float) -> list[Mailbox]:
+        """Drop what has expired unread; the mailboxes in which something had."""
+        found = []
+        for box in self._boxes.values():
+            parcels = box.parcels
+            if parcels and parcels[0].deadline <= now:
+                found.append(box)
+                while parcels and parcels[0].deadline <= now:
+                    parcels.popleft()
+                    self._expire()
+        return found
+
+    def desert(self, now: float) -> None:
+        """All receivers are gone, with the loop that they waited on."""
+        for shared in self._shared.values():
+            shared.waiters.clear()
+        for box in self._boxes.values():
+            box.waiters.clear()
+            box.abandoned_at = now
+
+    def clear(self) -> None:
+        """Drop every message, not the mailboxes."""
+        for box in self._boxes.values():
+            box.parcels.clear()
+        for shared in self._shared.values():
+            if shared.ready is not None:
+                shared.ready.clear()
+        self._count = 0
+
+    def _expire(self) -> None:
+        self._count -= 1
+        self._lost(Loss.EXPIRED, 1)

@@ -1,0 +1,66 @@
+"""Flush: empty every shard of a prefix, and every process that reads from it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+
+import msgpack
+
+from cluster_layer.connection import Connection
+from cluster_layer.envelope import CONTROL, encode
+from cluster_layer.keys import Keys
+from cluster_layer.links import Link, Links
+
+SCAN_COUNT = 1000
+_GLOB = re.compile(r"([*?\[\]\\])")
+
+
+async def flush(links: Links) -> None:
+    """Empty all shards, and wait until all processes say that they are, or their time is over."""
+    await asyncio.gather(*(_flush_shard(link) for link in links.all()))
+
+
+async def _flush_shard(link: Link) -> None:
+    connection = await link.ready()
+    keys = link.keys
+    await _delete(connection, keys)
+    token = secrets.token_hex(8)
+    envelope = encode(CONTROL, 0, None, None, msgpack.packb({"op": "flush", "token": token}))
+    processes = await connection.execute(("PUBLISH", keys.control, b"0:" + envelope))
+    await _confirmed(connection, keys.reply(token), processes, link.settings.timeout_s)
+    await connection.execute(("DEL", keys.reply(token)))
+
+
+async def _delete(connection: Connection, keys: Keys) -> None:
+    """Delete queues and memberships, empty the inboxes.
+
+    An inbox stays as an empty stream, so that its ids go on rising; the counter of publications
+    stays for the same reason.
+    """
+    cursor = b"0"
+    pattern = _GLOB.sub(r"\\\1", keys.base) + "*"
+    inboxes = keys.inbox("")
+    while True:
+        cursor, found = await connection.execute(
+            ("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        )
+        doomed = [key for key in found if key != keys.seq and not key.startswith(inboxes)]
+        trims = [("XTRIM", key, "MAXLEN", 0) for key in found if key.startswith(inboxes)]
+        commands = [*trims, *([("UNLINK", *doomed)] if doomed else [])]
+        if commands:
+            await connection.execute(*commands)
+        if cursor == b"0":
+            return
+
+
+async def _confirmed(connection: Connection, key: bytes, processes: int, timeout_s: float) -> None:
+    pause_s = 0.002
+    try:
+        async with asyncio.timeout(timeout_s):
+            while await connection.execute(("LLEN", key)) < processes:
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 0.05)
+    except TimeoutError:
+        pass  # a process that does not answer in time empties itself when it can

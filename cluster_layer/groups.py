@@ -1,0 +1,296 @@
+"""Groups: this process's members, their subscriptions, and the fan-out of a message.
+
+A process is subscribed to a group while it has a member in it; one PUBLISH reaches all members.
+Members that another process added are *stored* on the group's shard, and whoever sends to the
+group also sends to each of them. A member may be both, if two processes add it. Every change of a
+stored membership is therefore published on the group's own channel, in order with its messages:
+from ``stored`` to ``unstored`` a member is served by the senders and left out of the fan-out,
+outside of that it is served by the fan-out. So it gets every message once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cluster_layer import scripts
+from cluster_layer.buffers import Mailbox, Parcel
+from cluster_layer.keys import Keys
+from cluster_layer.links import Links
+from cluster_layer.subscriber import Subscriber
+from cluster_layer.writer import control
+from topology.errors import ClusterError
+
+if TYPE_CHECKING:
+    from cluster_layer.batching import Command
+
+logger = logging.getLogger("cluster_layer")
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A membership of one of this process's channels. Times in seconds of the loop's clock."""
+
+    box: Mailbox
+    expires_at: float
+    active: bool = False  # the shard has confirmed
+    stored: bool = False  # senders serve it, not the fan-out
+    joining: int = 0  # calls that wait for the shard's answer
+    # Positions on the shard of the latest join, kick and store: the higher one is the later.
+    joined_at: int = 0
+    kicked_at: int = 0
+    stored_at: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """The members that this process has in one group."""
+
+    name: str
+    shard: str
+    context: bytes
+    members: dict[str, Member] = field(default_factory=dict)
+    subscribed: asyncio.Task[None] | None = None
+    _targets: tuple[Mailbox, ...] | None = None
+
+    def targets(self) -> tuple[Mailbox, ...]:
+        """The mailboxes that get the next message."""
+        if self._targets is None:
+            self._targets = tuple(
+                member.box
+                for member in self.members.values()
+                if member.active and not member.stored
+            )
+        return self._targets
+
+    def changed(self) -> None:
+        self._targets = None
+
+
+class Groups:
+    """All groups in which this process has members; belongs to one loop."""
+
+    def __init__(
+        self,
+        links: Links,
+        subscriber_of: Callable[[str], Subscriber],
+        put: Callable[[Mailbox, Parcel], None],
+        context_of: Callable[[str], bytes],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._links = links
+        self._subscriber_of = subscriber_of
+        self._put = put
+        self._context_of = context_of
+        self._spawn = spawn
+        self._groups: dict[str, Group] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def adopt(self, previous: Groups) -> None:
+        """Go on with the memberships of another loop, before anything is subscribed here."""
+        for name, old in previous._groups.items():
+            group = self._groups[name] = Group(name, old.shard, old.context, old.members)
+            for member in group.members.values():
+                member.joining = 0
+                member.active = True
+
+    def on_shard(self, shard: str) -> list[str]:
+        return [group.name for group in self._groups.values() if group.shard == shard]
+
+    def fan_out(self, name: str, body: bytes, deadline: float) -> None:
+        """Give a message to every member that this process serves."""
+        group = self._groups.get(name)
+        if group is None:
+            self._subscriber_of(self._links.routes.shard_of(name)).unsubscribe(name)
+            return
+        parcel = Parcel(body, group.context, deadline)
+        for box in group.targets():
+            self._put(box, parcel)
+
+    async def join(self, name: str, box: Mailbox, expires_at: float) -> None:
+        """Add a member. ShardUnavailable, DeliveryUnknown: it is not a member by this call."""
+        group, member = self._enter(name, box, expires_at)
+        await self._confirm(group, member)
+
+    async def accept(self, name: str, box: Mailbox, expires_at: float) -> None:
+        """Take over a membership that another process has stored, if it still is."""
+        group = self._groups.get(name)
+        if group is not None and box.name in group.members:
+            return  # it has one of its own
+        group, member = self._enter(name, box, expires_at)
+        try:
+            if not await self._confirm(group, member):
+                self._remove(group, box.name, member)  # it has expired, or has been kicked
+        except ClusterError as error:
+            logger.info("group %s: %s stays with the senders: %s", name, box.name, error)
+
+    async def leave(self, name: str, box: Mailbox) -> None:
+        """Remove a member. It gets nothing more even if the shard can't be asked.
+
+        ShardUnavailable, DeliveryUnknown: another process may have stored it as well; then it still
+        is a member by that.
+        """
+        self.drop(name, box)
+        link = self._links.to(self._links.routes.shard_of(name))
+        connection = await link.ready()
+        await connection.execute(("ZREM", link.keys.members(name), box.name))
+
+    def drop(self, name: str, box: Mailbox) -> None:
+        """Remove a member from this process's side alone."""
+        group = self._groups.get(name)
+        if group is not None:
+            self._remove(group, box.name, group.members.get(box.name))
+
+    def drop_all(self, box: Mailbox) -> None:
+        for name in tuple(box.groups):
+            self.drop(name, box)
+
+    def clear(self, shard: str) -> None:
+        """Drop every membership on a shard."""
+        for group in [group for group in self._groups.values() if group.shard == shard]:
+            for name, member in list(group.members.items()):
+                self._remove(group, name, member)
+
+    def renew(self, now: float, expires_at: float) -> None:
+        """Extend memberships whose receivers wait, drop those that are over."""
+        for group in list(self._groups.values()):
+            for name, member in list(group.members.items()):
+                if member.box.waiters:
+                    member.expires_at = max(member.expires_at, expires_at)
+                elif member.expires_at <= now:
+                    self._remove(group, name, member)
+
+    def on_control(self, op: str, name: str, channel: str, position: int) -> None:
+        """A membership was changed on the shard, by another process or by a take-over."""
+        group = self._groups.get(name)
+        member = group.members.get(channel) if group else None
+        if group is None or member is None:
+            return
+        group.changed()
+        if op == "stored":
+            member.stored = True
+            member.stored_at = position
+            if not member.joining and position > member.joined_at:
+                self._serve_again(group, member)
+        elif op == "unstored":
+            member.stored = False
+            member.active = True
+        elif op == "leave":
+            member.stored = False
+            member.kicked_at = position
+            if position > member.joined_at:
+                member.active = False
+                if not member.joining:  # else the answer tells which came first
+                    self._remove(group, channel, member)
+
+    def on_incarnation(self, shard: str) -> None:
+        """The shard is blank: what was stored there is gone, positions begin anew."""
+        for group in self._groups.values():
+            if group.shard == shard:
+                group.changed()
+                for member in group.members.values():
+                    member.stored = False
+                    member.active = True
+                    member.joined_at = member.kicked_at = member.stored_at = 0
+
+    # -- internals
+
+    def _enter(self, name: str, box: Mailbox, expires_at: float) -> tuple[Group, Member]:
+        group = self._groups.get(name)
+        if group is None:
+            shard = self._links.routes.shard_of(name)
+            group = self._groups[name] = Group(name, shard, self._context_of(name))
+        member = group.members.get(box.name)
+        if member is None:
+            member = group.members[box.name] = Member(box, expires_at)
+            box.groups.add(name)
+        member.expires_at = max(expires_at, member.expires_at)
+        return group, member
+
+    async def _subscribed(self, group: Group) -> None:
+        """Return once the shard has confirmed the group's subscription."""
+        task = group.subscribed
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            subscriber = self._subscriber_of(group.shard)
+            task = self._loop.create_task(subscriber.subscribe(group.name))
+            group.subscribed = task
+        if not task.done():
+            await asyncio.shield(task)
+
+    async def _confirm(self, group: Group, member: Member) -> bool:
+        """Make a membership known to the shard; True: it had been stored there."""
+        member.joining += 1
+        try:
+            await self._subscribed(group)
+            was_stored, position = await self._take_over(group, member)
+        except BaseException:
+            member.joining -= 1
+            if not member.active and not member.joining:
+                self._remove(group, member.box.name, member)
+            raise
+        member.joining -= 1
+        member.joined_at = max(member.joined_at, position)
+        group.changed()
+        if member.kicked_at > position:
+            if not member.joining:
+                self._remove(group, member.box.name, member)
+        elif was_stored and not member.active:
+            member.stored = True  # until the control arrives
+        elif not member.stored:
+            member.active = True
+        elif member.stored_at > position:
+            self._serve_again(group, member)
+        return was_stored
+
+    async def _take_over(self, group: Group, member: Member) -> tuple[bool, int]:
+        """End a stored membership: whether there was one, and the position of this moment.
+
+        If there was one, ``unstored`` follows on the group's channel.
+        """
+        unstored = control("unstored", group.name, member.box.name)
+
+        def build(keys: Keys, _fence_ms: int) -> tuple[tuple[bytes, ...], Command]:
+            return (
+                (keys.members(group.name), keys.seq, keys.log),
+                (member.box.name, keys.group(group.name), unstored),
+            )
+
+        was_stored, position = await self._links.to(group.shard).run(scripts.GROUP_JOIN, build)
+        return bool(was_stored), position
+
+    def _serve_again(self, group: Group, member: Member) -> None:
+        self._spawn(self._take_over_stored(group, member))
+
+    async def _take_over_stored(self, group: Group, member: Member) -> None:
+        """Serve a member again that another process has stored as well."""
+        try:
+            was_stored, _ = await self._take_over(group, member)
+            if was_stored:
+                return
+            # Nothing is stored any more, and no control said so: the membership has expired, or the
+            # answer to an earlier attempt was lost. Senders serve what was published before.
+            await self._subscriber_of(group.shard).barrier()
+        except ClusterError as error:
+            logger.info(
+                "group %s: %s stays with the senders: %s", group.name, member.box.name, error
+            )
+            return
+        member.stored = False
+        member.active = True
+        group.changed()
+
+    def _remove(self, group: Group, name: str, member: Member | None) -> None:
+        if member is None or group.members.get(name) is not member:
+            return
+        del group.members[name]
+        member.box.groups.discard(group.name)
+        group.changed()
+        if not group.members and self._groups.get(group.name) is group:
+            del self._groups[group.name]
+            self._subscriber_of(group.shard).unsubscribe(group.name)

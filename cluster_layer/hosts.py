@@ -1,0 +1,179 @@
+"""Where a layer's work is done: a runtime per living loop, one node per process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import Any
+
+from cluster_layer.config import Config
+from cluster_layer.counters import Counters
+from cluster_layer.crypto import Cipher
+from cluster_layer.links import Links, LinkSettings
+from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
+from cluster_layer.node import Node, NodeState
+from cluster_layer.routing import Routes, fixed_routes
+from cluster_layer.writer import Writer
+from topology.follower import Follower
+from topology.stores import open_store
+
+OPEN_S = 10.0  # how long the first call may wait for a topology
+
+
+class Runtime:
+    """The sending side on one loop."""
+
+    def __init__(
+        self, routes: Routes, config: Config, counters: Counters, cipher: Cipher | None
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        settings = LinkSettings(config.prefix, config.timeout, config.connect_timeout)
+        self.links = Links(routes, settings, counters)
+        expiry_ms = round(config.expiry * 1000)
+        self.writer = Writer(self.links, counters, cipher, config.capacity_of, expiry_ms)
+
+
+class Hosts:
+    """Decides which loop a call is served by, and keeps what lives there.
+
+    Thread-safe. A loop that has been closed takes its runtime with it; if the node was there, it
+    goes on in the background with its names, cursors and messages.
+    """
+
+    def __init__(
+        self, config: Config, process_id: str, counters: Counters, cipher: Cipher | None
+    ) -> None:
+        self.opened = False
+        self.routes: Routes
+        self._config = config
+        self._counters = counters
+        self._cipher = cipher
+        self._state = NodeState(process_id, config, counters)
+        self._lock = threading.RLock()
+        self._ages = Ages()
+        self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
+        self._follower: Follower | None = None
+        self.node: Node | None = None
+        self._previous: Node | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the topology in use; 0 before the first call."""
+        return self.routes.topology.epoch if self.opened else 0
+
+    def open(self) -> None:
+        """Read the topology; blocks. TopologyError: there is none to be had."""
+        with self._lock:
+            if self.opened:
+                return
+            config = self._config
+            if config.topology is None:
+                self.routes = fixed_routes(config.hosts)
+            else:
+                store = open_store(config.topology.url, **config.topology.options)
+                self._follower = Follower(store, config.topology_cache)
+                self.routes = Routes(self._follower.start(OPEN_S))
+            self.opened = True
+
+    def sender(self) -> Runtime:
+        """The runtime that serves a call from the running loop."""
+        loop = asyncio.get_running_loop()
+        runtime = self._runtimes.get(loop)
+        if runtime is not None:
+            return runtime
+        if self._ages.is_living(loop):
+            return self.own_runtime()
+        return self._background_runtime()[1]
+
+    def receiver(self) -> Node:
+        """The node; on the running loop if there was none."""
+        node = self.node
+        if node is not None and _is_alive(node.loop):
+            return node
+        with self._lock:
+            if self.node is None:
+                self.node = self._make_node(self.own_runtime())
+            elif not _is_alive(self.node.loop):
+                # Its loop was one for a single call, so the next one may be as well.
+                self._previous = self.node
+                background, runtime = self._background_runtime()
+                self.node = background.call(lambda: self._make_node(runtime))
+            return self.node
+
+    def own_runtime(self) -> Runtime:
+        """The running loop's own runtime, made if need be."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for closed in [other for other in self._runtimes if other.is_closed()]:
+                del self._runtimes[closed]
+            runtime = self._runtimes.get(loop)
+            if runtime is None:
+                runtime = self._runtimes[loop] = self._make_runtime()
+            return runtime
+
+    def connected(self) -> dict[str, bool]:
+        """Shard id -> whether any loop of this process is connected to it."""
+        if not self.opened:
+            return {}
+        connected = dict.fromkeys(self.routes.endpoints(), False)
+        for runtime in list(self._runtimes.values()):
+            for shard, up in runtime.links.connected().items():
+                connected[shard] = connected[shard] or up
+        return connected
+
+    async def close(self) -> None:
+        """Disconnect, on whichever loop. Memberships and messages stay for the next call."""
+        with self._lock:
+            node, self.node = self.node, None
+            self._previous = node or self._previous
+            runtimes, self._runtimes = list(self._runtimes.values()), {}
+            follower, self._follower = self._follower, None
+            self.opened = False
+        if node is not None:
+            await _close_on(node.loop, node)
+        for runtime in runtimes:
+            await _close_on(runtime.loop, runtime.links)
+        if follower is not None:
+            await asyncio.to_thread(follower.close)
+
+    # -- internals
+
+    def _background_runtime(self) -> tuple[BackgroundLoop, Runtime]:
+        background = background_loop()
+        runtime = self._runtimes.get(background.loop)
+        if runtime is None:
+            with self._lock:
+                runtime = self._runtimes.get(background.loop)
+                if runtime is None:
+                    runtime = background.call(self._make_runtime)
+                    self._runtimes[background.loop] = runtime
+        return background, runtime
+
+    def _make_runtime(self) -> Runtime:
+        return Runtime(self.routes, self._config, self._counters, self._cipher)
+
+    def _make_node(self, runtime: Runtime) -> Node:
+        node = Node(self._state, runtime.links, self._config, self._counters)
+        if self._previous is not None:
+            node.adopt(self._previous)
+            self._previous = None
+        return node
+
+
+def _is_alive(loop: asyncio.AbstractEventLoop) -> bool:
+    return not loop.is_closed() and (loop.is_running() or loop is _running_loop())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    with contextlib.suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    return None
+
+
+async def _close_on(loop: asyncio.AbstractEventLoop, what: Any) -> None:
+    """Close what lives on a loop; what lived on a dead one is gone already."""
+    if loop is asyncio.get_running_loop():
+        await what.close()
+    elif loop.is_running():
+        await run_on(loop, what.close())

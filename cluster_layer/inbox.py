@@ -1,0 +1,177 @@
+"""The inbox: how messages for process-specific channels arrive.
+
+One stream per name up to ``!``, read from a cursor of our own. Reading changes nothing, so a lost
+reply costs nothing; the cursor is kept per incarnation and never goes back, so nothing comes twice,
+whichever connection reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Protocol
+
+from cluster_layer.batching import Command
+from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.keys import Keys
+from cluster_layer.links import Link
+from cluster_layer.order import entry_position
+from cluster_layer.reader import Reader
+
+BLOCK_MS = 1000  # how long the shard keeps a read waiting; also how soon a dead link is noticed
+ENTRIES = 256  # per stream and read
+KEEP_ALIVE_S = 20.0  # between extensions of the streams' time to live
+MAX_INCARNATIONS = 64
+
+START = b"0-0"
+
+
+class Cursors:
+    """How far each inbox has been read, per incarnation; outlives connections and loops."""
+
+    def __init__(self) -> None:
+        self._by_incarnation: dict[str, dict[str, bytes]] = {}
+
+    def of(self, incarnation: str) -> dict[str, bytes]:
+        """Inbox name -> id of the last entry that was taken."""
+        cursors = self._by_incarnation.get(incarnation)
+        if cursors is None:
+            cursors = self._by_incarnation[incarnation] = {}
+            if len(self._by_incarnation) > MAX_INCARNATIONS:
+                self._by_incarnation.pop(next(iter(self._by_incarnation)))
+        return cursors
+
+
+class InboxOwner(Protocol):
+    """Whoever the entries are for."""
+
+    def inboxes_on(self, shard: str) -> Collection[str]: ...
+    def on_entry(
+        self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
+    ) -> None: ...
+
+
+class InboxReader(Reader[Connection]):
+    """Reads this process's inboxes on one shard."""
+
+    connection_class = Connection
+
+    def __init__(self, link: Link, cursors: Cursors, owner: InboxOwner, expiry_ms: int) -> None:
+        self._cursors = cursors
+        self._owner = owner
+        self._expiry_ms = expiry_ms
+        self._reading: frozenset[str] = frozenset()
+        self._kept_alive_at = 0.0
+        super().__init__(link)
+
+    def look_again(self) -> None:
+        """The set of inboxes has changed."""
+        if not self._reading.issuperset(self._owner.inboxes_on(self._link.shard)):
+            self._link.interrupt(self._connection, self.look_again)
+
+    async def read_to_end(self) -> None:
+        """Take everything that is in the inboxes now. ShardUnavailable, DeliveryUnknown.
+
+        Uses the command link, so it does not wait for the blocking read.
+        """
+        connection = await self._link.ready()
+        keys = self._link.keys
+        more = True
+        while more:
+            commands, names = self._commands(keys, block=False)
+            replies = await connection.execute(*commands)
+            more = self._take(keys, replies[-2], replies[-1], names)
+
+    async def skip_to_end(self) -> None:
+        """Ignore everything that is in the inboxes now, also what is on its way to us."""
+        connection = await self._link.ready()
+        keys = self._link.keys
+        cursors = self._cursors.of(keys.incarnation)
+        for name in list(self._owner.inboxes_on(self._link.shard)):
+            try:
+                info = await connection.execute(("XINFO", "STREAM", keys.inbox(name)))
+            except CommandRefused:
+                continue  # there is no such stream
+            last = dict(zip(info[::2], info[1::2], strict=True))[b"last-generated-id"]
+            if entry_position(last) > entry_position(cursors.get(name, START)):
+                cursors[name] = last
+
+    # -- internals
+
+    async def _read(self, connection: Connection, keys: Keys) -> None:
+        trimmed: dict[str, bytes] = {}
+        while True:
+            commands, names = self._commands(keys, block=True)
+            self._reading = frozenset(names)
+            replies = await connection.execute(
+                *self._trims(keys, trimmed),
+                *commands,
+                timeout_s=BLOCK_MS / 1000 + connection.timeout_s,
+            )
+            self._take(keys, replies[-2], replies[-1], names)
+
+    def _commands(self, keys: Keys, *, block: bool) -> tuple[list[Command], list[str]]:
+        """TIME first: whatever had been added before that moment is in the reply of XREAD."""
+        names = list(self._owner.inboxes_on(self._link.shard))
+        cursors = self._cursors.of(keys.incarnation)
+        ids = [cursors.get(name, START) for name in names]
+        blocking: Command = ("BLOCK", BLOCK_MS) if block else ()
+        streams = [keys.inbox(name) for name in names]
+        read = ("XREAD", "COUNT", ENTRIES, *blocking, "STREAMS", *streams, *ids)
+        return [("TIME",), read], names
+
+    def _trims(self, keys: Keys, trimmed: dict[str, bytes]) -> list[Command]:
+        """Commands that drop what has been taken, and keep the streams alive while we are.
+
+        `trimmed` is how far that was done before on this connection; it is brought up to date.
+        """
+        cursors = self._cursors.of(keys.incarnation)
+        trims: list[Command] = []
+        for name, cursor in cursors.items():
+            if trimmed.get(name) != cursor:
+                trimmed[name] = cursor
+                milliseconds, _, sequence = cursor.partition(b"-")
+                following = b"%b-%d" % (milliseconds, int(sequence) + 1)
+                trims.append(("XTRIM", keys.inbox(name), "MINID", following))
+        now = self._loop.time()
+        if now - self._kept_alive_at > KEEP_ALIVE_S:
+            self._kept_alive_at = now
+            # A stream that vanishes forgets its last id; with a clock that was set back, new
+            # entries would hide behind our cursor.
+            ttl_ms = self._expiry_ms + 60_000
+            trims += [("PEXPIRE", keys.inbox(name), ttl_ms) for name in cursors]
+        return trims
+
+    def _take(self, keys: Keys, time: list[bytes], streams: Any, names: list[str]) -> bool:
+        """Hand over the entries of a reply in order of their ids; True: there may be more."""
+        if not streams:
+            return False
+        now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+        cursors = self._cursors.of(keys.incarnation)
+        name_of = {keys.inbox(name): name for name in names}
+        limit, more = None, False
+        entries = []
+        for stream, found in streams:
+            name = name_of[stream]
+            seen = entry_position(cursors.get(name, START))
+            if len(found) >= ENTRIES:
+                # Beyond this id the other streams are ahead of what we know of this one.
+                last = entry_position(found[-1][0])
+                limit, more = min(last, limit or last), True
+            entries += [
+                (position, entry_id, name, fields)
+                for entry_id, fields in found
+                if (position := entry_position(entry_id)) > seen
+            ]
+        entries.sort(key=_position)
+        for position, entry_id, name, fields in entries:
+            if limit is not None and position > limit:
+                break
+            cursors[name] = entry_id
+            age_ms = max(0, now_ms - (position >> 20))
+            data = fields[1] if len(fields) > 1 else b""
+            self._owner.on_entry(self._link.shard, keys.incarnation, position, age_ms, data)
+        return more
+
+
+def _position(entry: tuple[int, bytes, str, Any]) -> int:
+    return entry[0]

@@ -1,0 +1,82 @@
+"""Names become Redis keys.
+
+Every key begins ``{prefix}:{incarnation}:``. The incarnation names one life of one Redis server
+process, so whatever a restart, a dump or a promoted replica brings back lies under a dead
+incarnation and is never read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def incarnation_of(run_id: str, replication_id: str) -> str:
+    """One life of a server as one primary: 16 hex digits, the same for every client.
+
+    The run id changes when the process restarts. The replication id changes when a replica is
+    promoted, which also happens to a former primary that is promoted again without a restart:
+    by then its data set is a copy of somebody else's past.
+    """
+    return run_id[:8] + replication_id[:8]
+
+
+def parse_info(text: str) -> Mapping[str, str]:
+    """The fields of an INFO reply."""
+    lines = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+    return {name: value for name, colon, value in lines if colon}
+
+
+class Keys:
+    """The keys of one layer (prefix) on one life of one shard (incarnation), in one database.
+
+    Pub/sub knows no databases, so its channel names have the number in them.
+    """
+
+    __slots__ = (
+        "_group",
+        "_inbox",
+        "_members",
+        "_queue",
+        "_reply",
+        "base",
+        "control",
+        "incarnation",
+        "log",
+        "seq",
+    )
+
+    def __init__(self, prefix: str, incarnation: str, db: int) -> None:
+        self.incarnation = incarnation
+        self.base = base = f"{prefix}:{incarnation}:"
+        self._inbox = (base + "i:").encode()
+        self._queue = (base + "q:").encode()
+        self._members = (base + "m:").encode()
+        self._group = f"{base}g{db}:".encode()
+        self._reply = (base + "r:").encode()
+        self.control = f"{base}c{db}".encode()
+        self.seq = (base + "s").encode()
+        self.log = (base + "l").encode()
+
+    def inbox(self, name: str) -> bytes:
+        """Stream: a process's inbox; ``name`` is the channel name up to and including ``!``."""
+        return self._inbox + name.encode()
+
+    def queue(self, channel: str) -> bytes:
+        """List: the messages of a normal channel."""
+        return self._queue + channel.encode()
+
+    def members(self, group: str) -> bytes:
+        """Sorted set: the members that another process added, by deadline (ms, shard's clock)."""
+        return self._members + group.encode()
+
+    def group(self, group: str) -> bytes:
+        """Pub/sub channel: a group's messages and membership controls."""
+        return self._group + group.encode()
+
+    def group_of(self, channel: bytes) -> str:
+        """The group whose pub/sub channel this is."""
+        return channel[len(self._group) :].decode()
+
+    def reply(self, token: str) -> bytes:
+        """List: the confirmations of one flush."""
+        return self._reply + token.encode()

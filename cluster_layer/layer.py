@@ -1,0 +1,285 @@
+"""The channel layer of the Channels specification, on many Redis shards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import secrets
+import threading
+from collections.abc import Coroutine
+from dataclasses import asdict
+from typing import Any, ClassVar, TypeVar
+
+from channels.layers import BaseChannelLayer
+
+from cluster_layer import errors
+from cluster_layer.buffers import Loss, Parcel
+from cluster_layer.config import Config
+from cluster_layer.counters import Counters, ShardCounters
+from cluster_layer.crypto import cipher_of
+from cluster_layer.envelope import Message, decode_body, encode_body
+from cluster_layer.errors import DecryptFailed, MalformedEnvelope, NotOurChannel
+from cluster_layer.flush import flush
+from cluster_layer.hosts import Hosts, Runtime
+from cluster_layer.loops import run_on
+from cluster_layer.names import (
+    inbox_name,
+    is_process_specific,
+    require_channel_name,
+    require_group_name,
+)
+from cluster_layer.node import Node
+from cluster_layer.order import Trail
+from cluster_layer.writer import TrailCell
+
+T = TypeVar("T")
+
+_trail: contextvars.ContextVar[Trail] = contextvars.ContextVar(
+    "cluster_layer_trail",
+    default=Trail(),  # noqa: B039 - it is frozen
+)
+
+
+class ClusterChannelLayer(BaseChannelLayer):
+    """Channels and groups, hashed onto many Redis shards; at most once, never twice.
+
+    The arguments are the CONFIG of the settings; ConfigError names what is wrong with them. Nothing
+    is opened before the first call. Safe to share between threads, event loops and forks.
+    """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush"]
+    ChannelFull = errors.ChannelFull
+    MessageTooLarge = errors.MessageTooLarge
+
+    def __init__(self, **config: Any) -> None:
+        self.config = Config.from_dict(config)
+        super().__init__(expiry=self.config.expiry, capacity=self.config.capacity)
+        self.channel_capacity = self.config.channel_capacity
+        self.group_expiry = self.config.group_expiry
+        self.prefix = self.config.prefix
+        self._cipher = cipher_of(self.config.symmetric_encryption_keys)
+        self._lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin as a process of our own: a new process id, nothing open."""
+        self._pid = os.getpid()
+        self._process_id = secrets.token_hex(8)
+        self._counters = Counters()
+        self._hosts = Hosts(self.config, self._process_id, self._counters, self._cipher)
+
+    # -- the specification
+
+    async def send(self, channel: str, message: Message) -> None:
+        """Send a message to a channel.
+
+        ChannelFull, MessageTooLarge, InvalidMessage, InvalidName, ShardUnavailable: it was not
+        sent. DeliveryUnknown: it may have been.
+        """
+        require_channel_name(channel)
+        body = encode_body(message, self.config.message_size_limit)
+        runtime = await self._sender()
+        cell = TrailCell(_trail.get())
+        try:
+            await _on(runtime, runtime.writer.send(channel, body, cell))
+        finally:
+            _trail.set(cell.trail)
+
+    async def receive(self, channel: str) -> Message:
+        """The next message of a channel.
+
+        Given the part of a process-specific channel up to ``!``, the next message of any channel
+        that begins so. Waits as long as it takes, through every outage; cancelling loses nothing.
+        """
+        return (await self.receive_from(channel))[1]
+
+    async def receive_from(self, channel: str) -> tuple[str, Message]:
+        """Like `receive`, with the full name of the channel that the message was sent to."""
+        require_channel_name(channel)
+        node = await self._node()
+        if is_process_specific(channel):
+            self._require_ours(channel)
+            await self._watch(node, channel)
+        while True:
+            name, parcel = await self._next(node, channel)
+            message = self._opened(parcel)
+            if message is not None:
+                return name, message
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """A new name of a channel that only this process receives."""
+        name = f"{prefix}.{self._checked_process_id()}!{secrets.token_hex(8)}"
+        require_channel_name(name)
+        return name
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Add a channel to a group, or renew its membership.
+
+        ShardUnavailable: not added. DeliveryUnknown: it may have been, if another process serves
+        it.
+        """
+        require_group_name(group)
+        require_channel_name(channel)
+        if self._is_ours(channel):
+            node = await self._node()
+            await _on(node, node.join(group, channel))
+            return
+        runtime = await self._sender()
+        await _on(runtime, runtime.writer.store_member(group, channel, self._group_expiry_ms))
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Remove a channel from a group; nothing if it is not in it.
+
+        ShardUnavailable, DeliveryUnknown: a channel of this process is out of the group as far as
+        this process is concerned.
+        """
+        require_group_name(group)
+        require_channel_name(channel)
+        node = self._hosts.node
+        if node is not None and self._is_ours(channel):
+            node = await self._node()
+            await _on(node, node.leave(group, channel))
+            return
+        runtime = await self._sender()
+        await _on(runtime, runtime.writer.remove_member(group, channel, self._group_expiry_ms))
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """Send a message to every member of a group; full channels miss it.
+
+        MessageTooLarge, InvalidMessage, InvalidName, ShardUnavailable: nobody gets it.
+        DeliveryUnknown: everybody or nobody does.
+        """
+        require_group_name(group)
+        body = encode_body(message, self.config.message_size_limit)
+        runtime = await self._sender()
+        cell = TrailCell(_trail.get())
+        try:
+            await _on(runtime, runtime.writer.group_send(group, body, cell))
+        finally:
+            _trail.set(cell.trail)
+
+    async def flush(self) -> None:
+        """Empty all channels and groups of this prefix, in every process.
+
+        Returns when all processes have confirmed, or after a deadline. ShardUnavailable,
+        DeliveryUnknown: some shards may not be empty.
+        """
+        runtime = await self._sender()
+        await _on(runtime, flush(runtime.links))
+
+    async def close(self) -> None:
+        """Close every connection; the next call opens them anew.
+
+        Memberships stay, and so do messages that have arrived for this process's channels; those
+        that were popped from a normal channel go back to it.
+        """
+        await self._hosts.close()
+
+    # -- beyond it
+
+    async def open(self) -> None:
+        """Say that this event loop lives: it gets connections of its own from the first call on."""
+        await self._ensure_open()
+        self._hosts.own_runtime()
+
+    async def locate(self, name: str) -> str:
+        """Id of the shard that serves a channel or a group."""
+        await self._ensure_open()
+        return self._hosts.routes.shard_of(inbox_name(name))
+
+    def stats(self) -> dict[str, Any]:
+        """What this process counted: ``epoch``, ``process``, ``shards``, ``lost``."""
+        counted = self._counters.as_dict()
+        connected = self._hosts.connected()
+        shards = {
+            shard: {"connected": up, **counted["shards"].get(shard, asdict(ShardCounters()))}
+            for shard, up in connected.items()
+        }
+        return {
+            "epoch": self._hosts.epoch,
+            "process": self._process_id,
+            "shards": shards,
+            "lost": counted["lost"],
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(prefix={self.prefix!r}, process={self._process_id})"
+
+    # -- internals
+
+    @property
+    def _group_expiry_ms(self) -> int:
+        return round(self.config.group_expiry * 1000)
+
+    def _checked_process_id(self) -> str:
+        """The process id; a fork makes another process of us."""
+        if self._pid != os.getpid():
+            self._lock = threading.Lock()
+            self._begin()
+        return self._process_id
+
+    def _is_ours(self, channel: str) -> bool:
+        return inbox_name(channel).endswith(f".{self._checked_process_id()}!")
+
+    def _require_ours(self, channel: str) -> None:
+        if not self._is_ours(channel):
+            raise NotOurChannel(
+                f"channel {channel!r} belongs to another process: only the process whose "
+                "new_channel() made it can receive it"
+            )
+
+    async def _ensure_open(self) -> None:
+        self._checked_process_id()
+        if not self._hosts.opened:
+            await asyncio.to_thread(self._hosts.open)
+
+    async def _sender(self) -> Runtime:
+        if self._pid != os.getpid() or not self._hosts.opened:
+            await self._ensure_open()
+        return self._hosts.sender()
+
+    async def _node(self) -> Node:
+        if self._pid != os.getpid() or not self._hosts.opened:
+            await self._ensure_open()
+        return self._hosts.receiver()
+
+    async def _watch(self, node: Node, channel: str) -> None:
+        inbox = inbox_name(channel)
+        if inbox not in node.state.inboxes:
+            if node.loop is asyncio.get_running_loop():
+                node.watch_inbox(inbox)
+            else:
+                node.loop.call_soon_threadsafe(node.watch_inbox, inbox)
+
+    async def _next(self, node: Node, channel: str) -> tuple[str, Parcel]:
+        if node.loop is asyncio.get_running_loop():
+            return await node.receive(channel)
+        waiting = asyncio.run_coroutine_threadsafe(node.receive(channel), node.loop)
+        try:
+            return await asyncio.wrap_future(waiting)
+        except asyncio.CancelledError:
+            # It may have got a message in the moment in which we were cancelled.
+            if not waiting.cancel() and not waiting.exception():
+                node.loop.call_soon_threadsafe(node.put_back, *waiting.result())
+            raise
+
+    def _opened(self, parcel: Parcel) -> Message | None:
+        """The message in a parcel; what can't be read is dropped and counted."""
+        try:
+            body = parcel.body
+            if self._cipher is not None:
+                body = self._cipher.open(body, parcel.context)
+            return decode_body(body)
+        except DecryptFailed:
+            self._counters.lose(Loss.UNDECIPHERABLE)
+        except MalformedEnvelope:
+            self._counters.lose(Loss.MALFORMED)
+        return None
+
+
+async def _on(host: Runtime | Node, work: Coroutine[Any, Any, T]) -> T:
+    """Run work where its host lives."""
+    if host.loop is asyncio.get_running_loop():
+        return await work
+    return await run_on(host.loop, work)

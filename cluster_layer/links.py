@@ -1,0 +1,251 @@
+"""Command links to all shards: connect, keep alive, reconnect, follow the incarnation.
+
+A *link* always has at most one connection. While it has none, calls wait for the outcome of the
+next attempt, so that a short interruption costs a delay and no error; an attempt that fails fails
+them all, definitely. What was sent and not answered is never sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster_layer import scripts
+from cluster_layer.batching import Command
+from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.counters import Counters
+from cluster_layer.endpoints import Endpoint
+from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
+from cluster_layer.keys import Keys
+from cluster_layer.scripts import Script
+
+logger = logging.getLogger("cluster_layer")
+
+HEARTBEAT_S = 1.0
+INTERRUPT_AGAIN_S = 0.01
+BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
+
+# The command was not executed, and asking anew can help: the primary moved, a script was flushed.
+_STALE_CONNECTION = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED")
+
+
+class Routes(Protocol):
+    """Which shards there are and which one owns a name."""
+
+    def shard_of(self, name: str) -> str: ...
+    def endpoints(self) -> Mapping[str, Endpoint]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What every connection of a layer has in common. Times in seconds."""
+
+    prefix: str
+    timeout_s: float
+    connect_timeout_s: float
+
+
+class Link:
+    """The command connection to one shard, on the running loop."""
+
+    def __init__(
+        self, shard: str, endpoint: Endpoint, settings: LinkSettings, counters: Counters
+    ) -> None:
+        self.shard = shard
+        self.endpoint = endpoint
+        self.settings = settings
+        self.connection: Connection | None = None
+        self.keys = Keys(settings.prefix, "", endpoint.db)
+        self.watchers: list[Callable[[], None]] = []  # called when it has come up or gone down
+        self._counters = counters
+        self.loop = self._loop = asyncio.get_running_loop()
+        self._attempt: asyncio.Future[Connection] = self._loop.create_future()
+        self._task = self._loop.create_task(self._keep(), name=f"cluster_layer link {shard}")
+
+    async def ready(self) -> Connection:
+        """The connection, or the outcome of the next attempt: ShardUnavailable."""
+        if self.connection is not None:
+            return self.connection
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await asyncio.shield(self._attempt)
+        except TimeoutError:
+            raise ShardUnavailable(self.shard, "not connected") from None
+
+    async def run(
+        self, script: Script, build: Callable[[Keys, int], tuple[Sequence[bytes], Command]]
+    ) -> Any:
+        """Run a script whose keys and arguments `build(keys, fence_ms)` gives.
+
+        ShardUnavailable: not executed. DeliveryUnknown: it may have been executed, and if it has
+        not been until now it never will: the error is raised after the fence has passed.
+        """
+        for last in (False, True):
+            connection = self.connection or await self.ready()
+            timeout_s = self.settings.timeout_s
+            keys, arguments = build(self.keys, int(connection.shard_time_ms() + timeout_s * 1000))
+            fence = self._loop.time() + timeout_s
+            try:
+                return await connection.execute(
+                    ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+                )
+            except CommandRefused as refusal:
+                if last or not await self._remedy(connection, refusal):
+                    raise
+            except DeliveryUnknown:
+                await asyncio.sleep(fence - self._loop.time())
+                raise
+        raise AssertionError("unreachable")
+
+    def interrupt(self, other: Connection | None, again: Callable[[], None]) -> None:
+        """End the blocking read of another connection to this shard, as if its time were over.
+
+        `again` is called soon if the read had not begun to block. If the shard can't be told, the
+        read ends when its time is over.
+        """
+        if other is None or other.lost is not None or self.connection is None:
+            return
+
+        def told(future: asyncio.Future[Any]) -> None:
+            if not future.cancelled() and future.exception() is None and future.result() == 0:
+                self._loop.call_later(INTERRUPT_AGAIN_S, again)
+
+        command = ("CLIENT", "UNBLOCK", other.client_id)
+        self.connection.call((command,)).add_done_callback(told)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        self._fail_attempt("closed")
+
+    # -- internals
+
+    async def _remedy(self, connection: Connection, refusal: CommandRefused) -> bool:
+        """Whether one more try makes sense: the refused command provably was not executed."""
+        reason = refusal.reason
+        if "NOSCRIPT" in reason:
+            await self._load_scripts(connection)
+            return True
+        if "LATE" in reason:
+            await connection.identify()  # our idea of the shard's clock was wrong
+            return True
+        if any(word in reason for word in _STALE_CONNECTION):
+            connection.close(reason)
+            return True
+        return False
+
+    async def _keep(self) -> None:
+        pause_s = 0.0
+        while True:
+            try:
+                connection = await self._open()
+            except ShardUnavailable as error:
+                self._failed(error.reason, first=pause_s == 0.0)
+                pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
+                # Jitter: many processes lose the same shard at the same moment.
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                continue
+            pause_s = 0.0
+            await self._live(connection)
+
+    async def _open(self) -> Connection:
+        connection = await Connection.open(
+            self.endpoint,
+            self.shard,
+            connect_timeout_s=self.settings.connect_timeout_s,
+            timeout_s=self.settings.timeout_s,
+        )
+        try:
+            await self._load_scripts(connection)
+        except DeliveryUnknown as error:
+            raise ShardUnavailable(self.shard, error.reason) from error
+        finally:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                connection.close()
+        return connection
+
+    async def _load_scripts(self, connection: Connection) -> None:
+        await connection.execute(*(("SCRIPT", "LOAD", script.text) for script in scripts.ALL))
+
+    async def _live(self, connection: Connection) -> None:
+        """Use a connection until it is lost."""
+        connection.on_lost = self._went_down
+        self._came_up(connection)
+        incarnation = connection.incarnation
+        while await connection.stays(HEARTBEAT_S):
+            try:
+                await connection.identify()
+            except (ShardUnavailable, DeliveryUnknown) as error:
+                connection.close(error.reason)
+            if connection.incarnation != incarnation:
+                connection.close("the shard was promoted or its replication id changed")
+        logger.warning("shard %s: connection lost (%s)", self.shard, connection.lost)
+
+    def _came_up(self, connection: Connection) -> None:
+        if self.keys.incarnation:
+            self._counters.shards[self.shard].reconnects += 1
+        self.keys = Keys(self.settings.prefix, connection.incarnation, self.endpoint.db)
+        self.connection = connection
+        if not self._attempt.done():
+            self._attempt.set_result(connection)
+        logger.info("shard %s: connected, incarnation %s", self.shard, connection.incarnation)
+        self._notify()
+
+    def _went_down(self) -> None:
+        self.connection = None
+        self._attempt = self._loop.create_future()
+        self._notify()
+
+    def _failed(self, reason: str, *, first: bool) -> None:
+        if first:
+            logger.warning("shard %s is unavailable (%s)", self.shard, reason)
+        self._fail_attempt(reason)
+        self._attempt = self._loop.create_future()
+
+    def _fail_attempt(self, reason: str) -> None:
+        if not self._attempt.done():
+            self._attempt.set_exception(ShardUnavailable(self.shard, reason))
+        if not self._attempt.cancelled():
+            self._attempt.exception()  # nobody may have waited for it
+
+    def _notify(self) -> None:
+        for watcher in tuple(self.watchers):
+            watcher()
+
+
+class Links:
+    """The links of one loop, one per shard, made when first used."""
+
+    def __init__(self, routes: Routes, settings: LinkSettings, counters: Counters) -> None:
+        self.routes = routes
+        self.settings = settings
+        self._counters = counters
+        self._links: dict[str, Link] = {}
+
+    def to(self, shard: str) -> Link:
+        """The link to a shard; KeyError if the topology has none of that id."""
+        link = self._links.get(shard)
+        if link is None:
+            endpoint = self.routes.endpoints()[shard]
+            link = Link(shard, endpoint, self.settings, self._counters)
+            self._links[shard] = link
+        return link
+
+    def all(self) -> list[Link]:
+        """A link to every shard of the topology."""
+        return [self.to(shard) for shard in self.routes.endpoints()]
+
+    def connected(self) -> dict[str, bool]:
+        return {shard: link.connection is not None for shard, link in self._links.items()}
+
+    async def close(self) -> None:
+        links = list(self._links.values())
+        self._links.clear()
+        await asyncio.gather(*(link.close() for link in links))

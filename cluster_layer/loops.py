@@ -1,0 +1,82 @@
+"""Which event loop serves a call.
+
+A loop that lives has connections of its own. A loop that is made for one call (``async_to_sync``
+in a view, ``asyncio.run`` in a script) must not: it would open and leave them behind thousands of
+times. Such calls go through one background loop per operating system process. A loop counts as
+living when it receives, when the layer is opened on it, or when it has been calling for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+LIVING_S: Final = 1.0  # a loop that calls for longer than this is no loop for one call
+_START_S: Final = 10.0
+
+
+class BackgroundLoop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="cluster_layer", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function on the loop and return its result; it must not wait for anything."""
+
+        async def run() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(_START_S)
+
+
+_background: tuple[int, BackgroundLoop] | None = None
+_background_lock = threading.Lock()
+
+
+def background_loop() -> BackgroundLoop:
+    """The background loop of this operating system process; a fork begins without one."""
+    global _background
+    with _background_lock:
+        if _background is None or _background[0] != os.getpid():
+            _background = (os.getpid(), BackgroundLoop())
+        return _background[1]
+
+
+def _after_fork() -> None:
+    """The lock may have been held by a thread that does not exist in the child."""
+    global _background_lock
+    _background_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Ages:
+    """Since when each loop has been calling."""
+
+    def __init__(self) -> None:
+        self._first_seen: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+
+    def is_living(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether a loop that calls now has been calling for long enough."""
+        now = time.monotonic()
+        return now - self._first_seen.setdefault(loop, now) > LIVING_S
+
+
+async def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Run work on another loop and wait for it here; cancelling here cancels there."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

@@ -1,0 +1,468 @@
+"""The receiving side of one process, on one event loop: lanes in, mailboxes out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Collection, Coroutine, Mapping
+from typing import Any, NamedTuple
+
+import msgpack
+
+from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, wake_one
+from cluster_layer.config import Config
+from cluster_layer.counters import Counters
+from cluster_layer.crypto import channel_context, group_context
+from cluster_layer.envelope import CONTROL, Envelope, decode
+from cluster_layer.errors import MalformedEnvelope
+from cluster_layer.groups import Groups
+from cluster_layer.inbox import Cursors, InboxReader
+from cluster_layer.keys import Keys
+from cluster_layer.links import Link, Links
+from cluster_layer.names import inbox_name, is_process_specific
+from cluster_layer.order import GROUP, INBOX, Lane, Sequencer
+from cluster_layer.queues import QueueReader
+from cluster_layer.reader import Reader
+from cluster_layer.subscriber import Subscriber
+from topology.errors import ClusterError
+
+logger = logging.getLogger("cluster_layer")
+
+SWEEP_S = 1.0
+FLUSH_REPLY_MS = 60_000
+
+
+class Arrival(NamedTuple):
+    """What a lane carries to the point of delivery."""
+
+    envelope: Envelope
+    group: str
+    position: int
+    deadline: float
+
+
+class NodeState:
+    """What a process keeps when its receiving loop ends: names, cursors, messages, memberships."""
+
+    def __init__(self, process_id: str, config: Config, counters: Counters) -> None:
+        self.process_id = process_id
+        self.inboxes: set[str] = set()
+        self.cursors = Cursors()
+        self.mailboxes = Mailboxes(config.capacity_of, counters.lose)
+        self.positions: dict[tuple[str, str], int] = {}
+
+
+class Node:
+    """Reads everything that is for this process; one per process at a time."""
+
+    def __init__(self, state: NodeState, links: Links, config: Config, counters: Counters) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.state = state
+        self.mailboxes = state.mailboxes
+        self._links = links
+        self._config = config
+        self._counters = counters
+        self._prefix = config.prefix
+        self._expiry_ms = round(config.expiry * 1000)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscribers: dict[str, Subscriber] = {}
+        self._inboxes: dict[str, InboxReader] = {}
+        self._queues: dict[str, QueueReader] = {}
+        self._inboxes_on: defaultdict[str, set[str]] = defaultdict(set)
+        self._barriers: dict[Lane, bool] = {}  # running; True: once more
+        self._sequencer = Sequencer(self._deliver, self._ask)
+        self.groups = Groups(
+            links,
+            self._subscriber,
+            self.mailboxes.put,
+            lambda group: group_context(self._prefix, group),
+            self._spawn,
+        )
+        for link in links.all():
+            link.watchers.append(lambda link=link: self._link_changed(link))  # type: ignore[misc]
+            self._subscriber(link.shard)
+        for inbox in state.inboxes:
+            self.watch_inbox(inbox)
+        self._spawn(self._sweep_forever())
+
+    def adopt(self, previous: Node) -> None:
+        """Go on with what a node had that was closed, or whose loop is dead.
+
+        Its receivers are gone. Call it in the step that made this node.
+        """
+        for (lane, incarnation), position in previous._sequencer.positions().items():
+            if lane.kind == GROUP:
+                self.state.positions[lane.shard, incarnation] = position
+        self.groups.adopt(previous.groups)
+        self.mailboxes.desert(time.monotonic())
+
+    # -- receivers
+
+    def watch_inbox(self, inbox: str) -> None:
+        """Read the inbox of this name, which is a channel name up to and including ``!``."""
+        shard = self._links.routes.shard_of(inbox)
+        names = self._inboxes_on[shard]
+        if inbox in names:
+            return
+        self.state.inboxes.add(inbox)
+        names.add(inbox)
+        link = self._links.to(shard)
+        reader = self._inboxes.get(shard)
+        if reader is None:
+            self._inboxes[shard] = InboxReader(link, self.state.cursors, self, self._expiry_ms)
+            self._link_changed(link)
+        else:
+            reader.look_again()
+
+    async def receive(self, name: str) -> tuple[str, Parcel]:
+        """The next message of a channel, or of all channels of a name that ends with ``!``.
+
+        Cancelling loses nothing: a message leaves its mailbox in the step that returns it.
+        """
+        if name.endswith("!"):
+            return await self._receive_any(name)
+        while True:
+            box = self.mailboxes.open(name)
+            parcel = self.mailboxes.take(box, time.monotonic())
+            if parcel is not None:
+                return name, parcel
+            await self._wait(box)
+
+    def put_back(self, name: str, parcel: Parcel) -> None:
+        """A message that `receive` returned has not reached its receiver, who is gone."""
+        box = self.mailboxes.open(name)
+        self.mailboxes.put_back(box, parcel)
+        self._receiver_left(box)
+
+    async def _receive_any(self, inbox: str) -> tuple[str, Parcel]:
+        shared = self.mailboxes.shared(inbox)
+        while True:
+            found = self.mailboxes.take_shared(inbox, time.monotonic())
+            if found is not None:
+                return found[0].name, found[1]
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            shared.waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter in shared.waiters:
+                    shared.waiters.remove(waiter)
+                elif shared.ready:
+                    wake_one(shared.waiters)
+                raise
+
+    async def _wait(self, box: Mailbox) -> None:
+        """Sleep until there may be a message."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        box.waiters.append(waiter)
+        box.abandoned_at = None
+        if not is_process_specific(box.name):
+            self._queue(box.name).want(box)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in box.waiters:
+                box.waiters.remove(waiter)
+            elif box.parcels:
+                wake_one(box.waiters)  # it was meant for us; the next may have it
+            self._receiver_left(box)
+            raise
+
+    def _receiver_left(self, box: Mailbox) -> None:
+        if box.waiters:
+            return
+        box.abandoned_at = time.monotonic()
+        if not is_process_specific(box.name):
+            queue = self._queue(box.name)
+            queue.unwant(box)
+            if box.parcels:
+                self._spawn(self._return(queue, box))
+
+    # -- members
+
+    async def join(self, group: str, channel: str) -> None:
+        """Add one of this process's channels to a group. ShardUnavailable, DeliveryUnknown."""
+        self.watch_inbox(inbox_name(channel))
+        box = self.mailboxes.open(channel)
+        await self.groups.join(group, box, self._membership_end())
+
+    async def leave(self, group: str, channel: str) -> None:
+        """Remove one of this process's channels from a group. ShardUnavailable, DeliveryUnknown."""
+        await self.groups.leave(group, self.mailboxes.open(channel))
+
+    def _membership_end(self) -> float:
+        return time.monotonic() + self._config.group_expiry
+
+    # -- what arrives: Subscribed, InboxOwner, QueueOwner
+
+    def groups_on(self, shard: str) -> Collection[str]:
+        return self.groups.on_shard(shard)
+
+    def inboxes_on(self, shard: str) -> Collection[str]:
+        return self._inboxes_on[shard]
+
+    def last_position(self, shard: str, incarnation: str) -> int | None:
+        return self.state.positions.get((shard, incarnation))
+
+    def on_subscription(self, shard: str, incarnation: str | None) -> None:
+        """A shard's subscription has come up on this incarnation, or gone down."""
+        lane = Lane(shard, GROUP)
+        positions = self.state.positions
+        if incarnation is None:
+            known = self._sequencer.incarnation(lane)
+            if known is not None:
+                positions[shard, known] = self._sequencer.received(lane)
+            self._sequencer.close(lane)
+            return
+        for old in [key for key in positions if key[0] == shard and key[1] != incarnation]:
+            del positions[old]
+            self.groups.on_incarnation(shard)
+        self._sequencer.open(lane, incarnation)
+
+    def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
+        """A message or a control from a shard's subscription."""
+        text, _, data = payload.partition(b":")
+        lane = Lane(shard, GROUP)
+        try:
+            position = int(text)
+            envelope = decode(data)
+        except (ValueError, MalformedEnvelope):
+            self.lose(Loss.MALFORMED)
+            return
+        group = "" if envelope.kind == CONTROL else keys.group_of(channel)
+        late_s = self._subscriber(shard).late_s
+        deadline = time.monotonic() + envelope.ttl_ms / 1000 - late_s
+        arrival = Arrival(envelope, group, position, deadline)
+        self._counters.shards[shard].received += 1
+        self._sequencer.offer(lane, position, envelope.marks, arrival, time.monotonic())
+
+    def on_entry(
+        self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
+    ) -> None:
+        """An entry of an inbox, in the order of positions; never one twice."""
+        lane = Lane(shard, INBOX)
+        self._counters.shards[shard].received += 1
+        try:
+            envelope = decode(data)
+        except MalformedEnvelope:
+            self.lose(Loss.MALFORMED)
+            return
+        if envelope.channel is None or inbox_name(envelope.channel) not in self._inboxes_on[shard]:
+            self.lose(Loss.MALFORMED)
+            return
+        if self._sequencer.incarnation(lane) is None:
+            self._sequencer.open(lane, incarnation)
+        now = time.monotonic()
+        left_ms = envelope.ttl_ms - age_ms
+        if left_ms <= 0:
+            self._expired(envelope)
+            return
+        arrival = Arrival(envelope, "", position, now + left_ms / 1000)
+        if not self._sequencer.offer(lane, position, envelope.marks, arrival, now):
+            self.lose(Loss.ORDER)
+
+    def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None:
+        """An item that was popped from the queue of a normal channel."""
+        text, _, data = item.partition(b":")
+        self._counters.shards[shard].received += 1
+        try:
+            left_ms = int(text) - now_ms
+            envelope = decode(data)
+        except (ValueError, MalformedEnvelope):
+            self.lose(Loss.MALFORMED)
+            return
+        if left_ms <= 0:
+            self.lose(Loss.EXPIRED)
+            return
+        context = channel_context(self._prefix, box.name)
+        deadline = time.monotonic() + left_ms / 1000
+        self.mailboxes.put(box, Parcel(envelope.body, context, deadline, item))
+        if not any(not waiter.done() for waiter in box.waiters) and len(box.parcels) > 0:
+            self._spawn(self._return_unless_taken(box))
+
+    def lose(self, reason: Loss, count: int = 1) -> None:
+        self._counters.lose(reason, count)
+
+    # -- delivery
+
+    def _deliver(self, lane: Lane, arrival: Arrival) -> None:
+        envelope = arrival.envelope
+        if envelope.kind == CONTROL:
+            self._obey(lane, arrival)
+        elif lane.kind == GROUP:
+            self.groups.fan_out(arrival.group, envelope.body, arrival.deadline)
+        else:
+            assert envelope.channel is not None  # noqa: S101 - on_entry saw to it
+            context = channel_context(self._prefix, envelope.channel)
+            box = self.mailboxes.open(envelope.channel)
+            self.mailboxes.put(box, Parcel(envelope.body, context, arrival.deadline))
+
+    def _obey(self, lane: Lane, arrival: Arrival) -> None:
+        """A control: from the group's channel, from the inbox, or to all processes."""
+        control = _control(arrival.envelope.body)
+        op, group = control.get("op"), control.get("group", "")
+        if op == "flush":
+            self._spawn(self._flush(lane.shard, control.get("token", "")))
+        elif op == "join" and arrival.envelope.channel is not None:
+            box = self.mailboxes.open(arrival.envelope.channel)
+            self._spawn(self.groups.accept(group, box, self._membership_end()))
+        elif op in ("stored", "unstored", "leave"):
+            self.groups.on_control(op, group, control.get("channel", ""), arrival.position)
+        else:
+            self.lose(Loss.MALFORMED)
+
+    def _expired(self, envelope: Envelope) -> None:
+        """A message that expired before we could take it: its channel was not read (or we)."""
+        self.lose(Loss.EXPIRED)
+        box = self.mailboxes.find(envelope.channel or "")
+        if box is not None and not box.waiters:
+            self._forget(box)
+
+    # -- barriers
+
+    def _ask(self, lane: Lane) -> None:
+        """Find out what has been written to a lane until now."""
+        if lane in self._barriers:
+            self._barriers[lane] = True  # the one under way may have looked too early
+            return
+        self._barriers[lane] = True
+        self._spawn(self._barrier(lane))
+
+    async def _barrier(self, lane: Lane) -> None:
+        try:
+            while self._barriers[lane]:
+                self._barriers[lane] = False
+                needed = self._sequencer.needed(lane)
+                if lane.kind == GROUP:
+                    await self._subscriber(lane.shard).barrier()
+                elif lane.shard in self._inboxes:
+                    await self._inboxes[lane.shard].read_to_end()
+                self._sequencer.reached(lane, needed)
+        except ClusterError:
+            self._sequencer.close(lane)
+            if lane.kind == INBOX:
+                self._link_changed(self._links.to(lane.shard))
+        finally:
+            del self._barriers[lane]
+
+    def _link_changed(self, link: Link) -> None:
+        if link.shard not in self._inboxes:
+            return
+        lane = Lane(link.shard, INBOX)
+        if link.connection is None:
+            self._sequencer.close(lane)
+        else:
+            self._sequencer.open(lane, link.keys.incarnation)
+
+    # -- upkeep
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._sweep(time.monotonic())
+
+    def _sweep(self, now: float) -> None:
+        for box in self.mailboxes.expire(now):
+            self._forget(box)
+        abandoned = now - self._config.expiry
+        for box in list(self.mailboxes):
+            if box.abandoned_at is not None and box.abandoned_at < abandoned:
+                self._forget(box)
+            elif box.idle:
+                self.mailboxes.forget(box)
+        self.groups.renew(now, now + self._config.group_expiry)
+        self._sequencer.expire(now - self._config.timeout)
+
+    def _forget(self, box: Mailbox) -> None:
+        """Nobody reads this channel any more: drop it with its memberships."""
+        self.groups.drop_all(box)
+        if box.parcels:
+            self.lose(Loss.EXPIRED, len(box.parcels))
+        self.mailboxes.forget(box)
+
+    async def _return_unless_taken(self, box: Mailbox) -> None:
+        """Put popped messages back for which no receiver is left."""
+        if not box.waiters and box.parcels:
+            await self._return(self._queue(box.name), box)
+
+    async def _return(self, queue: QueueReader, box: Mailbox) -> None:
+        parcels = self.mailboxes.take_all(box)
+        items = [parcel.origin for parcel in parcels if parcel.origin is not None]
+        if not items:
+            return
+        try:
+            await queue.put_back(box.name, items)
+        except ClusterError as error:
+            if error.definite:  # still ours: whoever receives here next gets them
+                for parcel in reversed(parcels):
+                    self.mailboxes.put_back(box, parcel)
+            else:
+                self.lose(Loss.UNAVAILABLE, len(items))
+
+    async def _flush(self, shard: str, token: str) -> None:
+        """Empty this process of everything that came, or may still come, from a shard."""
+        link = self._links.to(shard)
+        try:
+            if shard in self._inboxes:
+                await self._inboxes[shard].skip_to_end()
+            self.mailboxes.clear()
+            self.groups.clear(shard)
+            connection = await link.ready()
+            key = link.keys.reply(token)
+            await connection.execute(
+                ("RPUSH", key, self.state.process_id), ("PEXPIRE", key, FLUSH_REPLY_MS)
+            )
+        except ClusterError as error:
+            logger.info("shard %s: a flush could not be confirmed: %s", shard, error)
+
+    async def close(self) -> None:
+        """Stop reading; what was popped and not received goes back to its queue."""
+        for box in list(self.mailboxes):
+            if box.parcels and not is_process_specific(box.name):
+                await self._return(self._queue(box.name), box)
+        tasks, self._tasks = list(self._tasks), set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
+        readers += self._subscribers.values()
+        await asyncio.gather(*(reader.close() for reader in readers))
+
+    # -- internals
+
+    def _subscriber(self, shard: str) -> Subscriber:
+        subscriber = self._subscribers.get(shard)
+        if subscriber is None:
+            subscriber = self._subscribers[shard] = Subscriber(self._links.to(shard), self)
+        return subscriber
+
+    def _queue(self, channel: str) -> QueueReader:
+        shard = self._links.routes.shard_of(channel)
+        queue = self._queues.get(shard)
+        if queue is None:
+            queue = QueueReader(self._links.to(shard), self, self._expiry_ms)
+            self._queues[shard] = queue
+        return queue
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the channel layer failed", exc_info=task.exception())
+
+
+def _control(body: bytes) -> Mapping[str, str]:
+    """The fields of a control; empty if it is none."""
+    try:
+        fields = msgpack.unpackb(body)
+    except (ValueError, TypeError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    return {k: v for k, v in fields.items() if isinstance(k, str) and isinstance(v, str)}

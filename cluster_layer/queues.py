@@ -1,0 +1,145 @@
+"""Normal channels: many readers in many processes, one delivery.
+
+A message is popped only for a receiver that waits, and popping is destructive, so no other reader
+can get it. If the receiver is gone by the time the message arrives, the message is put back: it is
+in our hands alone, and moving it is no second delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from cluster_layer import scripts
+from cluster_layer.batching import Command
+from cluster_layer.buffers import Loss, Mailbox
+from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.keys import Keys
+from cluster_layer.links import HEARTBEAT_S, Link
+from cluster_layer.reader import Reader
+
+BLOCK_S = 1  # how long the shard keeps a read waiting; also how soon a dead link is noticed
+
+
+class QueueOwner(Protocol):
+    """Whoever the items are for."""
+
+    def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None: ...
+    def lose(self, reason: Loss, count: int) -> None: ...
+
+
+class QueueReader(Reader[Connection]):
+    """Pops messages of the normal channels that live on one shard."""
+
+    connection_class = Connection
+
+    def __init__(self, link: Link, owner: QueueOwner, expiry_ms: int) -> None:
+        self._owner = owner
+        self._expiry_ms = expiry_ms
+        self._boxes: dict[str, Mailbox] = {}
+        self._wanted = asyncio.Event()
+        self._blocked_on: frozenset[str] = frozenset()
+        self._rotation = 0
+        super().__init__(link)
+
+    def want(self, box: Mailbox) -> None:
+        """A receiver waits at this mailbox."""
+        self._boxes[box.name] = box
+        self._wanted.set()
+        self._look_again()
+
+    def unwant(self, box: Mailbox) -> None:
+        """A receiver is gone; without another one nothing must be popped."""
+        if _demand(box) <= 0:
+            self._boxes.pop(box.name, None)
+            self._look_again()
+
+    async def put_back(self, channel: str, items: Sequence[bytes]) -> None:
+        """Return popped items to the head of their queue. ShardUnavailable, DeliveryUnknown."""
+
+        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+            return (keys.queue(channel),), (fence_ms, self._expiry_ms, *items)
+
+        await self._link.run(scripts.QUEUE_RETURN, build)
+
+    # -- internals
+
+    async def _due(self) -> None:
+        await self._wanted.wait()
+
+    async def _read(self, connection: Connection, keys: Keys) -> None:
+        while True:
+            boxes = self._in_demand()
+            if not boxes:
+                self._wanted.clear()
+                await self._wait_wanted(connection)
+                continue
+            if not await self._pop(connection, keys, boxes):
+                await self._pop_blocking(connection, keys)
+
+    async def _wait_wanted(self, connection: Connection) -> None:
+        """Sleep without demand, but notice a dead connection, so that it is not the first news."""
+        while connection.lost is None:
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._wanted.wait()
+                return
+            except TimeoutError:
+                await connection.execute(("PING",))
+
+    def _in_demand(self) -> list[Mailbox]:
+        """Mailboxes with more receivers than messages, another one first each time."""
+        self._boxes = {name: box for name, box in self._boxes.items() if _demand(box) > 0}
+        boxes = list(self._boxes.values())
+        self._rotation += 1
+        start = self._rotation % len(boxes) if boxes else 0
+        return boxes[start:] + boxes[:start]
+
+    async def _pop(self, connection: Connection, keys: Keys, boxes: list[Mailbox]) -> bool:
+        """Pop for everybody who waits; False: nothing was there."""
+        names = [keys.queue(box.name) for box in boxes]
+        counts = [_demand(box) for box in boxes]
+        command: Command = ("EVALSHA", scripts.QUEUE_POP.sha, len(names), *names, *counts)
+        try:
+            reply = await connection.execute(command)
+        except CommandRefused as refusal:
+            if "NOSCRIPT" not in refusal.reason:
+                raise
+            await connection.execute(("SCRIPT", "LOAD", scripts.QUEUE_POP.text))
+            return True
+        now_ms, expired, *found = reply
+        if expired:
+            self._owner.lose(Loss.EXPIRED, expired)
+        for box, items in zip(boxes, found, strict=True):
+            for item in items:
+                self._deliver(box, int(now_ms), item)
+        return bool(expired) or any(found)
+
+    async def _pop_blocking(self, connection: Connection, keys: Keys) -> None:
+        boxes = {keys.queue(box.name): box for box in self._in_demand()}
+        if not boxes:
+            return
+        self._blocked_on = frozenset(box.name for box in boxes.values())
+        try:
+            popped, time = await connection.execute(
+                ("BLPOP", *boxes, BLOCK_S), ("TIME",), timeout_s=BLOCK_S + connection.timeout_s
+            )
+        finally:
+            self._blocked_on = frozenset()
+        if popped is not None:
+            now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+            self._deliver(boxes[popped[0]], now_ms, popped[1])
+
+    def _deliver(self, box: Mailbox, now_ms: int, item: bytes) -> None:
+        self._owner.on_item(self._link.shard, box, now_ms, item)
+
+    def _look_again(self) -> None:
+        """Interrupt a blocking read of other channels than those that are wanted now."""
+        if self._blocked_on and self._blocked_on != frozenset(self._boxes):
+            self._link.interrupt(self._connection, self._look_again)
+
+
+def _demand(box: Mailbox) -> int:
+    """How many receivers wait for a message that is not here yet: those not woken by one."""
+    return sum(not waiter.done() for waiter in box.waiters)

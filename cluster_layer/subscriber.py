@@ -1,0 +1,227 @@
+"""One subscription connection per shard: groups' messages, membership controls, flushes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from cluster_layer.connection import Connection
+from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
+from cluster_layer.keys import Keys
+from cluster_layer.links import HEARTBEAT_S, Link
+from cluster_layer.reader import Reader
+
+logger = logging.getLogger("cluster_layer")
+
+# Names per SUBSCRIBE when thousands are registered again: other clients get their turn in between.
+SUBSCRIBE_BATCH = 500
+
+
+class SubscriberConnection(Connection):
+    """A connection in subscribe mode: pushes instead of replies."""
+
+    def __init__(self, shard: str, timeout_s: float) -> None:
+        super().__init__(shard, timeout_s)
+        self.on_message: Callable[[bytes, bytes], None] | None = None
+        self._subscribing: deque[tuple[list[int], asyncio.Future[None], float]] = deque()
+        self._pings: deque[tuple[asyncio.Future[None], float]] = deque()
+
+    def subscribe(self, channels: list[bytes]) -> asyncio.Future[None]:
+        """Done when the shard has confirmed all of them. DeliveryUnknown if it is lost before."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._push_command(("SUBSCRIBE", *channels), future):
+            self._subscribing.append(([len(channels)], future, self._deadline()))
+        return future
+
+    def unsubscribe(self, channel: bytes) -> None:
+        self._push_command(("UNSUBSCRIBE", channel), None)
+
+    def barrier(self) -> asyncio.Future[None]:
+        """Done when everything published before this call has been handed to `on_message`."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._push_command(("PING",), future):
+            self._pings.append((future, self._deadline()))
+        return future
+
+    def close(self, reason: str = "closed") -> None:
+        if self.lost is not None:
+            return
+        super().close(reason)
+        waiting = [future for _, future, _ in self._subscribing] + [f for f, _ in self._pings]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(DeliveryUnknown(self.shard, reason))
+                future.exception()  # a heartbeat's has no other reader
+
+    def _push_command(self, command: tuple[Any, ...], future: asyncio.Future[None] | None) -> bool:
+        if self.lost is None:
+            self._batch.add_unanswered(command)
+            self._write_soon()
+            return True
+        if future is not None:
+            future.set_exception(ShardUnavailable(self.shard, self.lost))
+        return False
+
+    def _deadline(self) -> float:
+        return self._loop.time() + self.timeout_s
+
+    def _overdue(self, now: float) -> bool:
+        subscribing, pings = self._subscribing, self._pings
+        return (
+            super()._overdue(now)
+            or bool(subscribing and subscribing[0][2] < now)
+            or bool(pings and pings[0][1] < now)
+        )
+
+    def _on_reply(self, reply: Any) -> None:
+        if self.on_message is None:
+            super()._on_reply(reply)
+            return
+        if not isinstance(reply, list):
+            self.close(f"refused: {reply}")
+            return
+        kind = reply[0]
+        if kind == b"message":
+            self.on_message(reply[1], reply[2])
+        elif kind == b"subscribe":
+            left, future, _ = self._subscribing[0]
+            left[0] -= 1
+            if not left[0]:
+                self._subscribing.popleft()
+                _resolve(future)
+        elif kind == b"pong":
+            _resolve(self._pings.popleft()[0])
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Subscribed(Protocol):
+    """Whoever a subscriber works for."""
+
+    def groups_on(self, shard: str) -> Iterable[str]: ...
+    def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None: ...
+    def on_subscription(self, shard: str, incarnation: str | None) -> None: ...
+    def last_position(self, shard: str, incarnation: str) -> int | None: ...
+
+
+class Subscriber(Reader[SubscriberConnection]):
+    """Keeps this process subscribed on one shard to whatever its owner wants."""
+
+    connection_class = SubscriberConnection
+
+    def __init__(self, link: Link, owner: Subscribed) -> None:
+        self._owner = owner
+        self._keys = link.keys
+        self._entered: SubscriberConnection | None = None
+        self._attempt: asyncio.Future[SubscriberConnection] = link.loop.create_future()
+        self._held: list[tuple[bytes, bytes]] | None = None
+        self._tick_at = link.loop.time()
+        super().__init__(link)
+
+    @property
+    def late_s(self) -> float:
+        """By how much this loop is behind: what arrives now may have been sent so long ago."""
+        return max(0.0, self._loop.time() - self._tick_at - 2 * HEARTBEAT_S)
+
+    async def subscribe(self, group: str) -> None:
+        """Return when the shard has confirmed. ShardUnavailable, DeliveryUnknown."""
+        connection = await self._ready()
+        await connection.subscribe([self._keys.group(group)])
+
+    def unsubscribe(self, group: str) -> None:
+        if self._entered is not None:
+            self._entered.unsubscribe(self._keys.group(group))
+
+    async def barrier(self) -> None:
+        """Return when all that was published before has been handed over. DeliveryUnknown."""
+        connection = await self._ready()
+        await connection.barrier()
+
+    # -- internals
+
+    async def _ready(self) -> SubscriberConnection:
+        if self._entered is not None:
+            return self._entered
+        try:
+            async with asyncio.timeout(self._link.settings.timeout_s):
+                return await asyncio.shield(self._attempt)
+        except TimeoutError:
+            raise ShardUnavailable(self._link.shard, "not subscribed") from None
+
+    async def _read(self, connection: SubscriberConnection, keys: Keys) -> None:
+        try:
+            await self._enter(connection, keys)
+            await self._live(connection)
+        finally:
+            connection.close()
+            self._came_down()
+
+    def _failed(self, error: ShardUnavailable) -> None:
+        if not self._attempt.done():
+            self._attempt.set_exception(error)
+            self._attempt.exception()  # nobody may have waited for it
+        self._attempt = self._loop.create_future()
+
+    async def _enter(self, connection: SubscriberConnection, keys: Keys) -> None:
+        """Subscribe to everything, then learn which memberships changed meanwhile.
+
+        Messages that arrive before that is known are held: they may be for a member who has left.
+        """
+        shard, incarnation = self._link.shard, connection.incarnation
+        self._keys = keys
+        self._held = []
+        connection.on_message = self._on_message
+        self._owner.on_subscription(shard, incarnation)
+        await connection.subscribe([keys.control])
+        names = [keys.group(group) for group in self._owner.groups_on(shard)]
+        for start in range(0, len(names), SUBSCRIBE_BATCH):
+            await connection.subscribe(names[start : start + SUBSCRIBE_BATCH])
+        await self._catch_up(keys)
+        self._entered = connection
+        # Groups that were left while the above went on; who joins meanwhile waits for us.
+        for name in set(names).difference(map(keys.group, self._owner.groups_on(shard))):
+            connection.unsubscribe(name)
+        held, self._held = self._held, None
+        for channel, payload in held:
+            self._owner.on_published(shard, keys, channel, payload)
+        if not self._attempt.done():
+            self._attempt.set_result(connection)
+
+    async def _catch_up(self, keys: Keys) -> None:
+        """Apply the membership log since the last position that was seen."""
+        position = self._owner.last_position(self._link.shard, keys.incarnation)
+        if position is None:
+            return  # the first time on this life of the shard: nobody knew us before
+        connection = await self._link.ready()
+        entries = await connection.execute(
+            ("ZRANGEBYSCORE", keys.log, f"({position}", "+inf", "WITHSCORES")
+        )
+        for control, score in zip(entries[::2], entries[1::2], strict=True):
+            self._owner.on_published(
+                self._link.shard, keys, keys.control, b"%d:%s" % (int(float(score)), control)
+            )
+
+    async def _live(self, connection: SubscriberConnection) -> None:
+        while await connection.stays(HEARTBEAT_S):
+            self._tick_at = self._loop.time()
+            await connection.barrier()
+        raise ShardUnavailable(self._link.shard, connection.lost or "lost")
+
+    def _on_message(self, channel: bytes, payload: bytes) -> None:
+        if self._held is not None:
+            self._held.append((channel, payload))
+        else:
+            self._owner.on_published(self._link.shard, self._keys, channel, payload)
+
+    def _came_down(self) -> None:
+        self._entered = None
+        self._held = None
+        self._owner.on_subscription(self._link.shard, None)
+        if self._attempt.done():
+            self._attempt = self._loop.create_future()

@@ -1,0 +1,209 @@
+"""Everything that is written to shards: one script per verb, on the home of its name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+
+from cluster_layer import scripts
+from cluster_layer.batching import Command
+from cluster_layer.buffers import Loss
+from cluster_layer.counters import Counters
+from cluster_layer.crypto import Cipher, channel_context, group_context
+from cluster_layer.envelope import CONTROL, MESSAGE, encode
+from cluster_layer.errors import ChannelFull, DeliveryUnknown
+from cluster_layer.keys import Keys
+from cluster_layer.links import Links
+from cluster_layer.names import inbox_name, is_process_specific
+from cluster_layer.order import GROUP, INBOX, UNKNOWN, Lane, Trail, entry_position
+from cluster_layer.scripts import Script
+from topology.errors import ClusterError
+
+logger = logging.getLogger("cluster_layer")
+
+Build = Callable[[Keys, int], tuple[Sequence[bytes], Command]]
+
+
+class TrailCell:
+    """Carries a task's trail into a write, perhaps on another loop, and back."""
+
+    __slots__ = ("trail",)
+
+    def __init__(self, trail: Trail) -> None:
+        self.trail = trail
+
+
+def control(op: str, group: str, channel: str) -> bytes:
+    """The envelope of a membership control."""
+    return encode(
+        CONTROL, 0, None, None, msgpack.packb({"op": op, "group": group, "channel": channel})
+    )
+
+
+class Writer:
+    """Writes messages and memberships; belongs to one loop. Bodies come encoded, not sealed."""
+
+    def __init__(
+        self,
+        links: Links,
+        counters: Counters,
+        cipher: Cipher | None,
+        capacity_of: Callable[[str], int],
+        expiry_ms: int,
+    ) -> None:
+        self._links = links
+        self._counters = counters
+        self._cipher = cipher
+        self._prefix = links.settings.prefix
+        self._capacity_of = capacity_of
+        self._expiry_ms = expiry_ms
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, channel: str, body: bytes, cell: TrailCell) -> None:
+        """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
+        if is_process_specific(channel):
+            await self._append(channel, self._sealed(body, channel), MESSAGE, cell)
+        else:
+            await self._push(channel, self._sealed(body, channel))
+
+    async def group_send(self, group: str, body: bytes, cell: TrailCell) -> None:
+        """Publish to a group's subscribers and send to the members that none of them serves.
+
+        ShardUnavailable: nobody gets it. DeliveryUnknown. What a single member of the second kind
+        does not get is counted, not raised.
+        """
+        shard = self._links.routes.shard_of(group)
+        lane = Lane(shard, GROUP)
+        cipher = self._cipher
+        sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
+        marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
+        envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
+
+        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+            return (keys.members(group), keys.seq), (keys.group(group), envelope, fence_ms)
+
+        reply = await self._write(lane, cell, scripts.GROUP_SEND, build, lambda reply: reply[0])
+        self._counters.shards[shard].published += 1
+        if len(reply) > 1:
+            names = [name.decode() for name in reply[1:]]
+            await asyncio.gather(*(self._send_to_member(name, body, cell) for name in names))
+
+    async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
+        """Add a member that this process does not serve. ShardUnavailable, DeliveryUnknown."""
+        stored = control("stored", group, channel)
+
+        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+            return (
+                (keys.members(group), keys.seq, keys.log),
+                (channel, expiry_ms, fence_ms, keys.group(group), stored),
+            )
+
+        link = self._links.to(self._links.routes.shard_of(group))
+        await link.run(scripts.GROUP_STORE, build)
+        if is_process_specific(channel):
+            await self._invite(group, channel)
+
+    async def remove_member(self, group: str, channel: str, expiry_ms: int) -> None:
+        """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown."""
+        leave = control("leave", group, channel)
+
+        def build(keys: Keys, _fence_ms: int) -> tuple[Sequence[bytes], Command]:
+            return (
+                (keys.members(group), keys.seq, keys.log),
+                (channel, expiry_ms, keys.group(group), leave),
+            )
+
+        link = self._links.to(self._links.routes.shard_of(group))
+        await link.run(scripts.GROUP_LEAVE, build)
+
+    # -- internals
+
+    def _sealed(self, body: bytes, channel: str) -> bytes:
+        if self._cipher is None:
+            return body
+        return self._cipher.seal(body, channel_context(self._prefix, channel))
+
+    async def _append(self, channel: str, body: bytes, kind: int, cell: TrailCell) -> None:
+        inbox = inbox_name(channel)
+        shard = self._links.routes.shard_of(inbox)
+        lane = Lane(shard, INBOX)
+        capacity = self._capacity_of(channel)
+        marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
+        envelope = encode(kind, self._expiry_ms, channel, marks, body)
+
+        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+            return (keys.inbox(inbox),), (capacity, self._expiry_ms, fence_ms, envelope)
+
+        def position(reply: Any) -> int | None:
+            return entry_position(reply[1]) if reply[0] else None
+
+        reply = await self._write(lane, cell, scripts.INBOX_APPEND, build, position)
+        self._check_accepted(channel, capacity, shard, reply)
+
+    async def _push(self, channel: str, body: bytes) -> None:
+        shard = self._links.routes.shard_of(channel)
+        capacity = self._capacity_of(channel)
+        envelope = encode(MESSAGE, self._expiry_ms, None, None, body)
+
+        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+            return (keys.queue(channel),), (capacity, self._expiry_ms, fence_ms, envelope)
+
+        reply = await self._links.to(shard).run(scripts.QUEUE_PUSH, build)
+        self._check_accepted(channel, capacity, shard, reply)
+
+    def _check_accepted(self, channel: str, capacity: int, shard: str, reply: Any) -> None:
+        accepted, depth, expired = reply
+        if expired:
+            self._counters.lose(Loss.EXPIRED, expired)
+        if not accepted:
+            raise ChannelFull(channel, depth, capacity)
+        self._counters.shards[shard].sent += 1
+
+    async def _write(
+        self,
+        lane: Lane,
+        cell: TrailCell,
+        script: Script,
+        build: Build,
+        position: Callable[[Any], int | None],
+    ) -> Any:
+        """Run a script and note in the trail where it wrote."""
+        link = self._links.to(lane.shard)
+        try:
+            reply = await link.run(script, build)
+        except (DeliveryUnknown, asyncio.CancelledError):
+            self._note(cell, lane, UNKNOWN)
+            raise
+        written = position(reply)
+        if written is not None:
+            self._note(cell, lane, written)
+        return reply
+
+    def _note(self, cell: TrailCell, lane: Lane, position: int) -> None:
+        incarnation = self._links.to(lane.shard).keys.incarnation
+        cell.trail = cell.trail.after(lane, incarnation, position, self._loop.time())
+
+    async def _send_to_member(self, channel: str, body: bytes, cell: TrailCell) -> None:
+        try:
+            await self.send(channel, body, cell)
+        except ChannelFull:
+            self._counters.lose(Loss.FULL)
+        except ClusterError as error:
+            self._counters.lose(Loss.UNAVAILABLE)
+            logger.info("a group message did not reach member %s: %s", channel, error)
+
+    async def _invite(self, group: str, channel: str) -> None:
+        """Ask the process that serves a stored member to take it over.
+
+        Only then does the membership survive a restart of the shard and end with the process. Until
+        then, or if this fails, senders send to the member one by one.
+        """
+        body = msgpack.packb({"op": "join", "group": group})
+        try:
+            await self._append(channel, body, CONTROL, TrailCell(Trail()))
+        except ClusterError as error:
+            logger.info("%s could not be told that it is in group %s: %s", channel, group, error)
