@@ -67,6 +67,8 @@ class Page:
             )
 
     def click(self, selector: str) -> None:
+        """Click an element, as soon as there is one."""
+        self.wait_for(f"document.querySelector({json.dumps(selector)}) !== null")
         self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
     def screenshot(self, path: Path, width: int = 1280, height: int = 800) -> None:
