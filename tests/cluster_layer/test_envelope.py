@@ -27,6 +27,7 @@ from cluster_layer.envelope import (
 )
 from cluster_layer.errors import InvalidMessage, MalformedEnvelope, MessageTooLarge
 from cluster_layer.names import MAX_NAME_BYTES
+from cluster_layer.order import Mark
 
 VECTORS = json.loads(Path(__file__).parents[1].joinpath("vectors/envelope.json").read_text())
 LIMIT = 1_000_000
@@ -40,9 +41,8 @@ values = st.recursive(
 )
 messages = st.dictionaries(texts, values, max_size=5)
 channels = st.from_regex(r"[A-Za-z0-9._-]{1,50}![A-Za-z0-9._-]{0,49}", fullmatch=True)
-marks = st.dictionaries(
-    texts, st.tuples(st.none() | st.integers(0, 2**53), st.booleans()), max_size=3
-)
+positions = st.none() | st.integers(0, 2**63 - 1)
+marks = st.dictionaries(texts, st.builds(Mark, texts, positions, positions), max_size=3)
 
 
 class Level(enum.IntEnum):
@@ -226,11 +226,12 @@ def _outer(**changes: Any) -> bytes:
         ({"channel": b"a!b"}, "must be a str"),
         ({"channel": "a!" + "b" * MAX_NAME_BYTES}, "100 are allowed"),
         ({"marks": []}, "no map"),
-        ({"marks": {"a": [1]}}, "no pair"),
-        ({"marks": {"a": [1, 1]}}, "no pair"),
-        ({"marks": {"a": [-1, True]}}, "no pair"),
-        ({"marks": {b"a": [1, True]}}, "names no shard"),
-        ({"marks": {str(n): [1, True] for n in range(65)}}, "at most 64"),
+        ({"marks": {"a": ["x", 1]}}, "no incarnation with two positions"),
+        ({"marks": {"a": [7, 1, 1]}}, "no incarnation with two positions"),
+        ({"marks": {"a": ["x", -1, None]}}, "no incarnation with two positions"),
+        ({"marks": {"a": ["x", None, True]}}, "no incarnation with two positions"),
+        ({"marks": {b"a": ["x", 1, 1]}}, "names no shard"),
+        ({"marks": {str(n): ["x", 1, 1] for n in range(65)}}, "at most 64"),
         ({"body": "text"}, "the body is no binary"),
         ({"body": None}, "the body is no binary"),
     ],
@@ -272,7 +273,7 @@ def test_the_golden_envelopes_are_read_and_written(vector: dict[str, Any]) -> No
     """The bytes of version 1 never change."""
     data = bytes.fromhex(vector["hex"])
     given_marks = vector["marks"]
-    marks = None if given_marks is None else {k: tuple(v) for k, v in given_marks.items()}
+    marks = None if given_marks is None else {k: Mark(*v) for k, v in given_marks.items()}
     envelope = Envelope(
         vector["kind"],
         vector["ttl_ms"],
