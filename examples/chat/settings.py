@@ -20,8 +20,6 @@ CHANNEL_LAYERS = {
         "CONFIG": {
             "topology": (SITE_DIRECTORY / "topology.json").as_uri(),
             "prefix": "chat",
-            # The topology dies with the demo, so no copy of it should stay behind.
-            "topology_cache": None,
         },
     },
 }
