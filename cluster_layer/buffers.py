@@ -47,13 +47,14 @@ class Waiter(Protocol):
     def set_result(self, result: Any, /) -> None: ...
 
 
-def wake_one(waiters: deque[Waiter]) -> None:
-    """Wake the first that still sleeps; it will look into the mailbox by itself."""
+def wake_one(waiters: deque[Waiter]) -> bool:
+    """Wake the first that still sleeps, if any; it will look into the mailbox by itself."""
     while waiters:
         waiter = waiters.popleft()
         if not waiter.done():
             waiter.set_result(None)
-            return
+            return True
+    return False
 
 
 class Mailbox:
@@ -144,21 +145,20 @@ class Mailboxes:
             shared = self._shared[inbox] = SharedMailbox()
         return shared
 
-    def put(self, box: Mailbox, parcel: Parcel) -> None:
-        """Add a message and wake a receiver; a full mailbox drops the new one."""
+    def put(self, box: Mailbox, parcel: Parcel) -> bool:
+        """Add a message and wake a receiver, if one waits; a full mailbox drops the new one."""
         parcels = box.parcels
         if len(parcels) >= box.capacity or self._count >= MAX_MESSAGES:
             self._lost(Loss.FULL, 1)
-            return
+            return False
         parcels.append(parcel)
         self._count += 1
         shared = box.shared
         if shared is not None and shared.ready is not None:
             shared.ready.append(box)
-            if not box.waiters and shared.waiters:
-                wake_one(shared.waiters)
-        if box.waiters:
-            wake_one(box.waiters)
+            if not box.waiters:
+                return wake_one(shared.waiters)
+        return bool(box.waiters) and wake_one(box.waiters)
 
     def put_back(self, box: Mailbox, parcel: Parcel) -> None:
         """A receiver was given this message and cancelled before it could see it."""

@@ -77,7 +77,7 @@ class Groups:
         self,
         links: Links,
         subscriber_of: Callable[[str], Subscriber],
-        put: Callable[[Mailbox, Parcel], None],
+        put: Callable[[Mailbox, Parcel], bool],
         context_of: Callable[[str], bytes],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:

@@ -166,9 +166,9 @@ class Link:
             await self._load_scripts(connection)
         except DeliveryUnknown as error:
             raise ShardUnavailable(self.shard, error.reason) from error
-        finally:
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                connection.close()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     async def _load_scripts(self, connection: Connection) -> None:

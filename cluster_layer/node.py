@@ -278,9 +278,8 @@ class Node:
             return
         context = channel_context(self._prefix, box.name)
         deadline = time.monotonic() + left_ms / 1000
-        self.mailboxes.put(box, Parcel(envelope.body, context, deadline, item))
-        if not any(not waiter.done() for waiter in box.waiters) and len(box.parcels) > 0:
-            self._spawn(self._return_unless_taken(box))
+        if not self.mailboxes.put(box, Parcel(envelope.body, context, deadline, item)):
+            self._spawn(self._return(self._queue(box.name), box))
 
     def lose(self, reason: Loss, count: int = 1) -> None:
         self._counters.lose(reason, count)
@@ -382,12 +381,8 @@ class Node:
             self.lose(Loss.EXPIRED, len(box.parcels))
         self.mailboxes.forget(box)
 
-    async def _return_unless_taken(self, box: Mailbox) -> None:
-        """Put popped messages back for which no receiver is left."""
-        if not box.waiters and box.parcels:
-            await self._return(self._queue(box.name), box)
-
     async def _return(self, queue: QueueReader, box: Mailbox) -> None:
+        """Put popped messages back for which no receiver is left."""
         parcels = self.mailboxes.take_all(box)
         items = [parcel.origin for parcel in parcels if parcel.origin is not None]
         if not items:
