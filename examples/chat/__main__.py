@@ -101,6 +101,8 @@ def _reported(console: Console, outcome: Outcome) -> int:
     console.print(accounts_table(outcome.accounts, outcome.outage))
     if outcome.strangers:
         console.print(f"{outcome.strangers} deliveries of what nobody sent", style="bold red")
+    losses = [f"{reason}: {count:,}" for reason, count in outcome.counted_losses.items() if count]
+    console.print("Losses that the layers counted:", ", ".join(losses) or "none")
     if outcome.passed:
         console.print(
             "Passed: every message sent outside the outage arrived everywhere, exactly once.",

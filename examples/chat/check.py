@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from websockets.exceptions import WebSocketException
 
 from examples.chat.consumers import group_of
 from examples.chat.ledger import Answer, Key, Ledger, Outage, ShardAccount, is_passed
-from examples.chat.site import Site
+from examples.chat.site import Site, status_of
 from topology.errors import ClusterError
 
 # Members of one room; half of them on each server.
@@ -57,6 +58,7 @@ class Outcome:
     accounts: Sequence[ShardAccount]
     outage: Outage
     strangers: int
+    counted_losses: Counter[str]  # by the reason that the layers of all servers gave
 
     @property
     def passed(self) -> bool:
@@ -168,7 +170,10 @@ async def _carry_out(site: Site, plan: CheckPlan, progress: Progress) -> Outcome
             await _settle(ledger, outage, progress)
             for listener in listeners:
                 listener.cancel()
-    return Outcome(ledger.accounts(outage), outage, ledger.strangers)
+    losses: Counter[str] = Counter()
+    for url in site.urls:
+        losses.update((await asyncio.to_thread(status_of, url))["lost"])
+    return Outcome(ledger.accounts(outage), outage, ledger.strangers, losses)
 
 
 def _rooms(site: Site, plan: CheckPlan) -> dict[str, str]:
