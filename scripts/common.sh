@@ -39,7 +39,7 @@ make_venv() {
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         echo "installing cluster-layer[$extras] and what it needs" >&2
         rm -f "$stamp"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extras]" >&2
+        .venv/bin/python -m pip install -qq --disable-pip-version-check -e ".[$extras]" >&2
         printf '%s\n' "$wanted" >"$stamp"
     fi
 }
