@@ -26,6 +26,7 @@ class Loss(StrEnum):
     UNDECIPHERABLE = "undecipherable"
     ORDER = "order"
     UNAVAILABLE = "unavailable"
+    ABANDONED = "abandoned"
 
 
 class Parcel(NamedTuple):

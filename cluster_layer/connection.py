@@ -40,6 +40,10 @@ class CommandRefused(ShardUnavailable):
     """The shard answered with an error instead of executing the command."""
 
 
+class NothingListens(ShardUnavailable):
+    """The host refused the connection: the shard's process is gone."""
+
+
 class Connection(asyncio.Protocol):
     """A socket to a shard, its incarnation, and the commands in flight on it.
 
@@ -222,6 +226,15 @@ def _fail(
             waiter.set_exception(error(shard, reason))
 
 
+def _was_refused(error: BaseException | None) -> bool:
+    """Whether the host said that nothing listens there; redis-py wraps the system's error."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__context__
+    return False
+
+
 async def _open_transport(
     endpoint: Endpoint, shard: str, connect_timeout_s: float
 ) -> asyncio.Transport:
@@ -232,7 +245,8 @@ async def _open_transport(
     except (RedisError, OSError, TimeoutError) as error:
         await raw.disconnect(nowait=True)
         reason = str(error) or f"no connection within {connect_timeout_s:g} s"
-        raise ShardUnavailable(shard, reason) from None
+        kind = NothingListens if _was_refused(error) else ShardUnavailable
+        raise kind(shard, reason) from None
     except asyncio.CancelledError:
         await raw.disconnect(nowait=True)
         raise

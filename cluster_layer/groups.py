@@ -79,7 +79,7 @@ class Groups:
         subscriber_of: Callable[[str], Subscriber],
         put: Callable[[Mailbox, Parcel], bool],
         context_of: Callable[[str], bytes],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._links = links
         self._subscriber_of = subscriber_of

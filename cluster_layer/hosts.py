@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from typing import Any
 
@@ -89,16 +88,19 @@ class Hosts:
     def receiver(self) -> Node:
         """The node; on the running loop if there was none."""
         node = self.node
-        if node is not None and _is_alive(node.loop):
+        if node is not None and _is_alive(node):
             return node
         with self._lock:
             if self.node is None:
                 self.node = self._make_node(self.own_runtime())
-            elif not _is_alive(self.node.loop):
-                # Its loop was one for a single call, so the next one may be as well.
+            elif not _is_alive(self.node):
                 self._previous = self.node
-                background, runtime = self._background_runtime()
-                self.node = background.call(lambda: self._make_node(runtime))
+                if self.node.loop is asyncio.get_running_loop():
+                    self.node = self._make_node(self.own_runtime())
+                else:
+                    # Its loop was one for a single call, so this one may be as well.
+                    background, runtime = self._background_runtime()
+                    self.node = background.call(lambda: self._make_node(runtime))
             return self.node
 
     def own_runtime(self) -> Runtime:
@@ -161,14 +163,9 @@ class Hosts:
         return node
 
 
-def _is_alive(loop: asyncio.AbstractEventLoop) -> bool:
-    return not loop.is_closed() and (loop.is_running() or loop is _running_loop())
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    with contextlib.suppress(RuntimeError):
-        return asyncio.get_running_loop()
-    return None
+def _is_alive(node: Node) -> bool:
+    loop = node.loop
+    return not node.ended and not loop.is_closed() and loop.is_running()
 
 
 async def _close_on(loop: asyncio.AbstractEventLoop, what: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import CommandRefused, Connection, NothingListens
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
@@ -66,6 +66,11 @@ class Link:
         self._attempt: asyncio.Future[Connection] = self._loop.create_future()
         self._task = self._loop.create_task(self._keep(), name=f"cluster_layer link {shard}")
 
+    @property
+    def ended(self) -> bool:
+        """Whether its task is over: closed, or cancelled with everything else on the loop."""
+        return self._task.done()
+
     async def ready(self) -> Connection:
         """The connection, or the outcome of the next attempt: ShardUnavailable."""
         if self.connection is not None:
@@ -82,7 +87,7 @@ class Link:
         """Run a script whose keys and arguments `build(keys, fence_ms)` gives.
 
         ShardUnavailable: not executed. DeliveryUnknown: it may have been executed, and if it has
-        not been until now it never will: the error is raised after the fence has passed.
+        not been until now it never will.
         """
         for last in (False, True):
             connection = self.connection or await self.ready()
@@ -97,7 +102,7 @@ class Link:
                 if last or not await self._remedy(connection, refusal):
                     raise
             except DeliveryUnknown:
-                await asyncio.sleep(fence - self._loop.time())
+                await self._settled(fence)
                 raise
         raise AssertionError("unreachable")
 
@@ -120,12 +125,24 @@ class Link:
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-        self._fail_attempt("closed")
+        self._fail_attempt(ShardUnavailable(self.shard, "closed"))
 
     # -- internals
+
+    async def _settled(self, fence: float) -> None:
+        """Return when a command that was not answered can't be executed any more.
+
+        That is so when its fence has passed (loop time), when the shard's process is gone, or when
+        the shard has answered on a new connection: by then it has read the old one to its end.
+        """
+        while (left_s := fence - self._loop.time()) > 0 and self.connection is None:
+            try:
+                async with asyncio.timeout(left_s):
+                    await asyncio.shield(self._attempt)
+            except NothingListens:
+                return
+            except (ShardUnavailable, TimeoutError):
+                continue
 
     async def _remedy(self, connection: Connection, refusal: CommandRefused) -> bool:
         """Whether one more try makes sense: the refused command provably was not executed."""
@@ -147,13 +164,16 @@ class Link:
             try:
                 connection = await self._open()
             except ShardUnavailable as error:
-                self._failed(error.reason, first=pause_s == 0.0)
+                self._failed(error, first=pause_s == 0.0)
                 pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
                 # Jitter: many processes lose the same shard at the same moment.
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
                 continue
             pause_s = 0.0
-            await self._live(connection)
+            try:
+                await self._live(connection)
+            finally:
+                connection.close()
 
     async def _open(self) -> Connection:
         connection = await Connection.open(
@@ -203,16 +223,15 @@ class Link:
         self._attempt = self._loop.create_future()
         self._notify()
 
-    def _failed(self, reason: str, *, first: bool) -> None:
+    def _failed(self, error: ShardUnavailable, *, first: bool) -> None:
         if first:
-            logger.warning("shard %s is unavailable (%s)", self.shard, reason)
-        self._fail_attempt(reason)
+            logger.warning("shard %s is unavailable (%s)", self.shard, error.reason)
+        self._fail_attempt(error)
         self._attempt = self._loop.create_future()
 
-    def _fail_attempt(self, reason: str) -> None:
+    def _fail_attempt(self, error: ShardUnavailable) -> None:
         if not self._attempt.done():
-            self._attempt.set_exception(ShardUnavailable(self.shard, reason))
-        if not self._attempt.cancelled():
+            self._attempt.set_exception(error)
             self._attempt.exception()  # nobody may have waited for it
 
     def _notify(self) -> None:
@@ -232,7 +251,7 @@ class Links:
     def to(self, shard: str) -> Link:
         """The link to a shard; KeyError if the topology has none of that id."""
         link = self._links.get(shard)
-        if link is None:
+        if link is None or link.ended:
             endpoint = self.routes.endpoints()[shard]
             link = Link(shard, endpoint, self.settings, self._counters)
             self._links[shard] = link

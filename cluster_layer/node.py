@@ -85,7 +85,12 @@ class Node:
             self._subscriber(link.shard)
         for inbox in state.inboxes:
             self.watch_inbox(inbox)
-        self._spawn(self._sweep_forever())
+        self._sweeper = self._spawn(self._sweep_forever())
+
+    @property
+    def ended(self) -> bool:
+        """Whether its tasks are over: closed, or cancelled with everything else on the loop."""
+        return self._sweeper.done()
 
     def adopt(self, previous: Node) -> None:
         """Go on with what a node had that was closed, or whose loop is dead.
@@ -316,7 +321,7 @@ class Node:
         """A message that expired before we could take it: its channel was not read (or we)."""
         self.lose(Loss.EXPIRED)
         box = self.mailboxes.find(envelope.channel or "")
-        if box is not None and not box.waiters:
+        if box is not None and not (box.parcels or box.waiters):
             self._forget(box)
 
     # -- barriers
@@ -364,7 +369,8 @@ class Node:
 
     def _sweep(self, now: float) -> None:
         for box in self.mailboxes.expire(now):
-            self._forget(box)
+            if not (box.parcels or box.waiters):
+                self._forget(box)
         abandoned = now - self._config.expiry
         for box in list(self.mailboxes):
             if box.abandoned_at is not None and box.abandoned_at < abandoned:
@@ -378,7 +384,7 @@ class Node:
         """Nobody reads this channel any more: drop it with its memberships."""
         self.groups.drop_all(box)
         if box.parcels:
-            self.lose(Loss.EXPIRED, len(box.parcels))
+            self.lose(Loss.ABANDONED, len(box.parcels))
         self.mailboxes.forget(box)
 
     async def _return(self, queue: QueueReader, box: Mailbox) -> None:
@@ -441,10 +447,11 @@ class Node:
             self._queues[shard] = queue
         return queue
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
+        return task
 
     def _reap(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
