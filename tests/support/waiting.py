@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -20,9 +20,17 @@ def eventually(condition: Callable[[], T], deadline_s: float = 30.0, what: str =
     return value
 
 
+@overload
 async def eventually_async(
-    condition: Callable[[], T | Awaitable[T]], deadline_s: float = 30.0, what: str = ""
-) -> T:
+    condition: Callable[[], Awaitable[T]], deadline_s: float = ..., what: str = ...
+) -> T: ...
+@overload
+async def eventually_async(
+    condition: Callable[[], T], deadline_s: float = ..., what: str = ...
+) -> T: ...
+async def eventually_async(
+    condition: Callable[[], object], deadline_s: float = 30.0, what: str = ""
+) -> object:
     """The same without blocking the event loop; `condition` may be a coroutine function."""
     deadline = time.monotonic() + deadline_s
     while True:
