@@ -14,8 +14,7 @@ def slot_of(name: str) -> int:
     Of a process-specific channel only the part up to and including ``!`` is hashed, so that all
     channels of one process have one home.
     """
-    end = name.find("!")
-    if end >= 0:
-        name = name[: end + 1]
+    if "!" in name:  # the operator alone costs half of what find() does, and most names have none
+        name = name[: name.index("!") + 1]
     # Python's & makes the low bits of a negative number those of its unsigned twin.
     return murmur3(name) & 4095

@@ -14,7 +14,7 @@ from topology.hashing import SLOTS
 from topology.model import Phase, Shard, ShardState, Topology
 from topology.planning import Move, Plan, apply, initial_topology, plan, quotas
 
-UNHURRIED = settings(deadline=None, max_examples=60)
+UNHURRIED = settings(deadline=None, max_examples=20)
 
 
 def exact_shares(shards: list[Shard]) -> dict[str, Fraction]:
@@ -49,12 +49,9 @@ def test_a_first_table_depends_on_the_set_of_shards(
 
 
 @UNHURRIED
-@given(shard_sets(min_size=2), st.data())
-def test_adding_a_shard_moves_its_share_to_it_and_nothing_else(
-    shards: list[Shard], data: st.DataObject
-) -> None:
+@given(shard_sets(min_size=2, weights=usual_weights))
+def test_adding_a_shard_moves_its_share_to_it_and_nothing_else(shards: list[Shard]) -> None:
     """With usual weights, every move goes to the new shard: no more than its share rounded up."""
-    shards = [replace(shard, weight=data.draw(usual_weights)) for shard in shards]
     before = initial_topology(shards[1:])
     made = plan(before, shards)
     after = apply(made, before)
@@ -65,18 +62,16 @@ def test_adding_a_shard_moves_its_share_to_it_and_nothing_else(
 
 
 @UNHURRIED
-@given(shard_sets(min_size=2), st.data())
+@given(
+    shard_sets(min_size=2, weights=usual_weights),
+    st.sampled_from([None, ShardState.DRAINING, ShardState.DOWN]),
+)
 def test_removing_a_shard_moves_its_slots_and_nothing_else(
-    shards: list[Shard], data: st.DataObject
+    shards: list[Shard], state: ShardState | None
 ) -> None:
     """With usual weights, every move comes from the shard that leaves, drains or is lost."""
-    shards = [replace(shard, weight=data.draw(usual_weights)) for shard in shards]
     before = initial_topology(shards)
-    kept = data.draw(
-        st.sampled_from(
-            [[], *([replace(shards[0], state=s)] for s in ShardState if s is not ShardState.UP)]
-        )
-    )
+    kept = [] if state is None else [replace(shards[0], state=state)]
     made = plan(before, kept + shards[1:])
     after = apply(made, before)
     assert {move.source for move in made.moves} <= {shards[0].id}
