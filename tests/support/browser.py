@@ -153,4 +153,10 @@ def running_chromium(executable: str) -> Iterator[Browser]:
         yield Browser(int(port_file.read_text().split()[0]))
     finally:
         process.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+        # Its helpers end a moment later, and write to their profile until then.
+        eventually(lambda: _removed(directory))
+
+
+def _removed(directory: Path) -> bool:
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
