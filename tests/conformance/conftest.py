@@ -1,0 +1,58 @@
+"""The ways to reach shards with which every behaviour is checked."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from cluster_layer import ClusterChannelLayer
+from cluster_layer.embedded import RedisServer
+from tests.support.layers import open_layer, unique_prefix
+from tests.support.sentinels import MASTER_NAME, PASSWORD, SentinelServer
+
+MakeLayer = Callable[..., ClusterChannelLayer]
+
+
+@pytest.fixture(scope="session")
+def sentinel(shards: list[RedisServer]) -> Iterator[SentinelServer]:
+    """A Sentinel that watches the first shard."""
+    with SentinelServer(shards[0]) as server:
+        yield server
+
+
+def _through(sentinel: SentinelServer, database: int) -> dict[str, Any]:
+    return {
+        "sentinels": [("127.0.0.1", sentinel.port)],
+        "master_name": MASTER_NAME,
+        "sentinel_kwargs": {"password": PASSWORD},
+        "db": database,
+    }
+
+
+@pytest.fixture(params=["1 shard", "3 shards", "10 databases", "Sentinel", "Sentinel, 3 databases"])
+def hosts(request: pytest.FixtureRequest, shards: list[RedisServer]) -> list[Any]:
+    """CONFIG hosts, in each of the ways that channels_redis's own tests have."""
+    if request.param == "1 shard":
+        return [shards[0].url]
+    if request.param == "3 shards":
+        return [shard.url for shard in shards]
+    if request.param == "10 databases":
+        return [f"{shards[0].url}/{database}" for database in range(10)]
+    sentinel: SentinelServer = request.getfixturevalue("sentinel")
+    count = 1 if request.param == "Sentinel" else 3
+    return [_through(sentinel, database) for database in range(count)]
+
+
+@pytest.fixture
+async def make_layer(hosts: list[Any]) -> AsyncIterator[Callable[..., Any]]:
+    """Make layers with one prefix and any CONFIG; they are closed after the test."""
+    prefix = unique_prefix()
+    async with AsyncExitStack() as stack:
+
+        async def make(**config: Any) -> ClusterChannelLayer:
+            return await stack.enter_async_context(
+                open_layer(**{"hosts": hosts, "prefix": prefix, **config})
+            )
+
+        yield make
