@@ -222,6 +222,15 @@ class Mailboxes:
             box.waiters.clear()
             box.abandoned_at = now
 
+    def wake_all(self) -> None:
+        """Wake every receiver."""
+        for waiters in self._shared.values():
+            while wake_one(waiters.waiters):
+                pass
+        for box in self._boxes.values():
+            while wake_one(box.waiters):
+                pass
+
     def clear(self) -> None:
         """Drop every message, not the mailboxes."""
         for box in self._boxes.values():

@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._flush_due = False
         self._paused = False
         self._clock_offset_ms = 0.0
+        self._life = b""
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -128,9 +129,21 @@ class Connection(asyncio.Protocol):
         shard_ms = int(seconds_us[0]) * 1000 + int(seconds_us[1]) / 1000
         self._clock_offset_ms = shard_ms - self._loop.time() * 1000
         self.client_id = client_id
+        self._life = b"master_replid:" + replication["master_replid"].encode()
         self.incarnation = incarnation_of(
             parse_info(server.decode())["run_id"], replication["master_replid"]
         )
+
+    def require_same_life(self, replication: bytes) -> None:
+        """Compare an INFO replication that came with a destructive read.
+
+        A server that followed another one and leads again has the other's old data, under keys of
+        our incarnation, and need not have closed our connection. ShardUnavailable: it is so, and
+        what was read is none of ours.
+        """
+        if self._life not in replication:
+            self.close("the shard has begun another life")
+            raise ShardUnavailable(self.shard, "the shard has begun another life")
 
     def shard_time_ms(self) -> float:
         """The shard's clock, as of the last look at it; early by at most one round trip."""

@@ -10,6 +10,7 @@
     ├── MessageTooLarge                 also channels.exceptions.MessageTooLarge
     ├── ChannelFull                     also channels.exceptions.ChannelFull
     ├── ShardUnavailable
+    ├── LayerClosed
     ├── DeliveryUnknown                 definite = False
     ├── MalformedEnvelope
     └── DecryptFailed
@@ -92,6 +93,10 @@ class DeliveryUnknown(ClusterError):
 
     def __str__(self) -> str:
         return f"no answer from shard {self.shard} ({self.reason}); it may have been executed"
+
+
+class LayerClosed(ClusterError):
+    """close() was called while receive() waited; no message was taken."""
 
 
 class MalformedEnvelope(ClusterError):

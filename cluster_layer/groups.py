@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cluster_layer")
 
 
+ACCEPT_AGAIN_S = 0.5
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """A membership of one of this process's channels. Times in seconds of the loop's clock."""
@@ -41,8 +44,14 @@ class Member:
     joining: int = 0  # calls that wait for the shard's answer
     # Positions on the shard of the latest join, kick and store: the higher one is the later.
     joined_at: int = 0
+    since: int = 0  # what was published up to here is not for this member
     kicked_at: int = 0
     stored_at: int = 0
+
+    @property
+    def served(self) -> bool:
+        """Whether the fan-out serves it."""
+        return self.active and not self.stored
 
 
 @dataclass(slots=True, eq=False)
@@ -54,16 +63,15 @@ class Group:
     context: bytes
     members: dict[str, Member] = field(default_factory=dict)
     subscribed: asyncio.Task[None] | None = None
+    latest_since: int = 0
     _targets: tuple[Mailbox, ...] | None = None
 
-    def targets(self) -> tuple[Mailbox, ...]:
-        """The mailboxes that get the next message."""
+    def targets(self, position: int) -> tuple[Mailbox, ...]:
+        """The mailboxes that get the message at this position."""
+        if position <= self.latest_since:
+            return tuple(m.box for m in self.members.values() if m.served and m.since < position)
         if self._targets is None:
-            self._targets = tuple(
-                member.box
-                for member in self.members.values()
-                if member.active and not member.stored
-            )
+            self._targets = tuple(member.box for member in self.members.values() if member.served)
         return self._targets
 
     def changed(self) -> None:
@@ -79,12 +87,14 @@ class Groups:
         subscriber_of: Callable[[str], Subscriber],
         put: Callable[[Mailbox, Parcel], bool],
         context_of: Callable[[str], bytes],
+        in_order: Callable[[str], Awaitable[None]],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._links = links
         self._subscriber_of = subscriber_of
         self._put = put
         self._context_of = context_of
+        self._in_order = in_order
         self._spawn = spawn
         self._groups: dict[str, Group] = {}
         self._loop = asyncio.get_running_loop()
@@ -103,14 +113,14 @@ class Groups:
     def on_shard(self, shard: str) -> list[str]:
         return [group.name for group in self._groups.values() if group.shard == shard]
 
-    def fan_out(self, name: str, body: bytes, deadline: float) -> None:
+    def fan_out(self, name: str, position: int, body: bytes, deadline: float) -> None:
         """Give a message to every member that this process serves."""
         group = self._groups.get(name)
         if group is None:
             self._subscriber_of(self._links.routes.shard_of(name)).unsubscribe(name)
             return
         parcel = Parcel(body, group.context, deadline)
-        for box in group.targets():
+        for box in group.targets(position):
             self._put(box, parcel)
 
     async def join(self, name: str, box: Mailbox, expires_at: float) -> None:
@@ -124,20 +134,28 @@ class Groups:
         if group is not None and box.name in group.members:
             return  # it has one of its own
         group, member = self._enter(name, box, expires_at)
-        try:
-            if not await self._confirm(group, member):
-                self._remove(group, box.name, member)  # it has expired, or has been kicked
-        except ClusterError as error:
-            logger.info("group %s: %s stays with the senders: %s", name, box.name, error)
+        member.stored = True
+        # A new incarnation makes it active: what was stored there is gone, we are who knows of it.
+        while group.members.get(box.name) is member and not member.active:
+            try:
+                if not await self._confirm(group, member, keep=True) and not member.active:
+                    self._remove(group, box.name, member)  # it has expired, or has been kicked
+                return
+            except ClusterError as error:
+                logger.info("group %s: %s stays with the senders: %s", name, box.name, error)
+                await asyncio.sleep(ACCEPT_AGAIN_S)
 
     async def leave(self, name: str, box: Mailbox) -> None:
-        """Remove a member. It gets nothing more even if the shard can't be asked.
+        """Remove a member, after everything that was published before this call.
 
-        ShardUnavailable, DeliveryUnknown: another process may have stored it as well; then it still
-        is a member by that.
+        ShardUnavailable, DeliveryUnknown: it gets nothing more from its own membership, but another
+        process may have stored it as well; then it still is a member by that.
         """
-        self.drop(name, box)
         link = self._links.to(self._links.routes.shard_of(name))
+        try:
+            await self._in_order(link.shard)
+        finally:
+            self.drop(name, box)
         connection = await link.ready()
         await connection.execute(("ZREM", link.keys.members(name), box.name))
 
@@ -184,6 +202,8 @@ class Groups:
         elif op == "leave":
             member.stored = False
             member.kicked_at = position
+            member.since = max(member.since, member.joined_at)  # if it came back after that
+            group.latest_since = max(group.latest_since, member.since)
             if position > member.joined_at:
                 member.active = False
                 if not member.joining:  # else the answer tells which came first
@@ -194,10 +214,11 @@ class Groups:
         for group in self._groups.values():
             if group.shard == shard:
                 group.changed()
+                group.latest_since = 0
                 for member in group.members.values():
                     member.stored = False
                     member.active = True
-                    member.joined_at = member.kicked_at = member.stored_at = 0
+                    member.joined_at = member.kicked_at = member.stored_at = member.since = 0
 
     # -- internals
 
@@ -223,19 +244,25 @@ class Groups:
         if not task.done():
             await asyncio.shield(task)
 
-    async def _confirm(self, group: Group, member: Member) -> bool:
-        """Make a membership known to the shard; True: it had been stored there."""
+    async def _confirm(self, group: Group, member: Member, *, keep: bool = False) -> bool:
+        """Make a membership known to the shard; True: it had been stored there.
+
+        If that fails, one that was not active before ends, unless it is to be kept.
+        """
         member.joining += 1
         try:
             await self._subscribed(group)
             was_stored, position = await self._take_over(group, member)
         except BaseException:
             member.joining -= 1
-            if not member.active and not member.joining:
+            if not (member.active or member.joining or keep):
                 self._remove(group, member.box.name, member)
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
+        if not member.active:
+            member.since = position
+            group.latest_since = max(group.latest_since, position)
         group.changed()
         if member.kicked_at > position:
             if not member.joining:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -18,6 +19,7 @@ from topology.follower import Follower
 from topology.stores import open_store
 
 OPEN_S = 10.0  # how long the first call may wait for a topology
+HAND_OVER_S = 1.0  # how long the end of a loop may be delayed for what was joined on it
 
 
 class Runtime:
@@ -88,19 +90,13 @@ class Hosts:
     def receiver(self) -> Node:
         """The node; on the running loop if there was none."""
         node = self.node
-        if node is not None and _is_alive(node):
+        if node is not None and node.alive:
             return node
         with self._lock:
             if self.node is None:
                 self.node = self._make_node(self.own_runtime())
-            elif not _is_alive(self.node):
-                self._previous = self.node
-                if self.node.loop is asyncio.get_running_loop():
-                    self.node = self._make_node(self.own_runtime())
-                else:
-                    # Its loop was one for a single call, so this one may be as well.
-                    background, runtime = self._background_runtime()
-                    self.node = background.call(lambda: self._make_node(runtime))
+            elif not self.node.alive:
+                self._move_to_background(self.node)
             return self.node
 
     def own_runtime(self) -> Runtime:
@@ -123,6 +119,20 @@ class Hosts:
             for shard, up in runtime.links.connected().items():
                 connected[shard] = connected[shard] or up
         return connected
+
+    def abandon(self) -> None:
+        """Close in the background what lives there; for a layer that nobody holds any more."""
+        for loop in list(self._runtimes):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(self._close_on_loop(loop), loop)
+
+    async def _close_on_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        runtime = self._runtimes.pop(loop, None)
+        node, self.node = self.node, None
+        if node is not None and node.loop is loop:
+            await node.close()
+        if runtime is not None:
+            await runtime.links.close()
 
     async def close(self) -> None:
         """Disconnect, on whichever loop. Memberships and messages stay for the next call."""
@@ -156,16 +166,29 @@ class Hosts:
         return Runtime(self.routes, self._config, self._counters, self._cipher)
 
     def _make_node(self, runtime: Runtime) -> Node:
-        node = Node(self._state, runtime.links, self._config, self._counters)
+        node = Node(self._state, runtime.links, self._config, self._counters, self._on_cancelled)
         if self._previous is not None:
             node.adopt(self._previous)
             self._previous = None
         return node
 
+    def _move_to_background(self, node: Node) -> Node:
+        """Go on elsewhere with what a node had whose loop is at its end, or beyond it."""
+        background, runtime = self._background_runtime()
+        self._previous = node
+        self.node = background.call(lambda: self._make_node(runtime))
+        return self.node
 
-def _is_alive(node: Node) -> bool:
-    loop = node.loop
-    return not node.ended and not loop.is_closed() and loop.is_running()
+    async def _on_cancelled(self, node: Node) -> None:
+        """The loop of the node ends: it was made for one call, and the next one relies on it."""
+        with self._lock:
+            if self.node is not node:
+                return
+            node.stop()
+            successor = self._move_to_background(node)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await run_on(successor.loop, successor.ready())
 
 
 async def _close_on(loop: asyncio.AbstractEventLoop, what: Any) -> None:

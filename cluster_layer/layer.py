@@ -7,6 +7,7 @@ import contextvars
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
@@ -19,7 +20,7 @@ from cluster_layer.config import Config
 from cluster_layer.counters import Counters, ShardCounters
 from cluster_layer.crypto import cipher_of
 from cluster_layer.envelope import Message, decode_body, encode_body
-from cluster_layer.errors import DecryptFailed, MalformedEnvelope, NotOurChannel
+from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, NotOurChannel
 from cluster_layer.flush import flush
 from cluster_layer.hosts import Hosts, Runtime
 from cluster_layer.loops import run_on
@@ -29,7 +30,7 @@ from cluster_layer.names import (
     require_channel_name,
     require_group_name,
 )
-from cluster_layer.node import Node
+from cluster_layer.node import Node, NodeClosed
 from cluster_layer.order import Trail
 from cluster_layer.writer import TrailCell
 
@@ -68,6 +69,8 @@ class ClusterChannelLayer(BaseChannelLayer):
         self._process_id = secrets.token_hex(8)
         self._counters = Counters()
         self._hosts = Hosts(self.config, self._process_id, self._counters, self._cipher)
+        # A layer that is dropped without close() must not go on in the background.
+        weakref.finalize(self, self._hosts.abandon).atexit = False
 
     # -- the specification
 
@@ -97,12 +100,17 @@ class ClusterChannelLayer(BaseChannelLayer):
     async def receive_from(self, channel: str) -> tuple[str, Message]:
         """Like `receive`, with the full name of the channel that the message was sent to."""
         require_channel_name(channel)
-        node = await self._node()
         if is_process_specific(channel):
             self._require_ours(channel)
-            await self._watch(node, channel)
+        node = await self._node()
         while True:
-            name, parcel = await self._next(node, channel)
+            try:
+                name, parcel = await self._next(node, channel)
+            except NodeClosed:
+                if self._hosts.node is None:
+                    raise LayerClosed(f"closed while receive({channel!r}) waited") from None
+                node = await self._node()
+                continue
             message = self._opened(parcel)
             if message is not None:
                 return name, message
@@ -172,7 +180,8 @@ class ClusterChannelLayer(BaseChannelLayer):
         """Close every connection; the next call opens them anew.
 
         Memberships stay, and so do messages that have arrived for this process's channels; those
-        that were popped from a normal channel go back to it.
+        that were popped from a normal channel go back to it. Whoever waits in receive() gets
+        LayerClosed.
         """
         await self._hosts.close()
 
@@ -243,14 +252,6 @@ class ClusterChannelLayer(BaseChannelLayer):
         if self._pid != os.getpid() or not self._hosts.opened:
             await self._ensure_open()
         return self._hosts.receiver()
-
-    async def _watch(self, node: Node, channel: str) -> None:
-        inbox = inbox_name(channel)
-        if inbox not in node.state.inboxes:
-            if node.loop is asyncio.get_running_loop():
-                node.watch_inbox(inbox)
-            else:
-                node.loop.call_soon_threadsafe(node.watch_inbox, inbox)
 
     async def _next(self, node: Node, channel: str) -> tuple[str, Parcel]:
         if node.loop is asyncio.get_running_loop():

@@ -1,8 +1,9 @@
 """Command links to all shards: connect, keep alive, reconnect, follow the incarnation.
 
-A *link* always has at most one connection. While it has none, calls wait for the outcome of the
-next attempt, so that a short interruption costs a delay and no error; an attempt that fails fails
-them all, definitely. What was sent and not answered is never sent again.
+A *link* always has at most one connection. When it loses it, calls wait for the outcome of the
+first attempt to reconnect, so that a short interruption costs a delay and no error; if that fails,
+they fail at once, definitely, until an attempt succeeds. What was sent and not answered is never
+sent again.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Link:
         self.keys = Keys(settings.prefix, "", endpoint.db)
         self.watchers: list[Callable[[], None]] = []  # called when it has come up or gone down
         self._counters = counters
+        self._refusal: str | None = None  # why the last attempt failed, until one succeeds
         self.loop = self._loop = asyncio.get_running_loop()
         self._attempt: asyncio.Future[Connection] = self._loop.create_future()
         self._task = self._loop.create_task(self._keep(), name=f"cluster_layer link {shard}")
@@ -72,9 +74,15 @@ class Link:
         return self._task.done()
 
     async def ready(self) -> Connection:
-        """The connection, or the outcome of the next attempt: ShardUnavailable."""
+        """The connection, or the outcome of the attempt under way. ShardUnavailable.
+
+        At once if the last attempt has failed: who serves one message after another must not stand
+        still for one shard.
+        """
         if self.connection is not None:
             return self.connection
+        if self._refusal is not None:
+            raise ShardUnavailable(self.shard, self._refusal)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await asyncio.shield(self._attempt)
@@ -213,6 +221,7 @@ class Link:
             self._counters.shards[self.shard].reconnects += 1
         self.keys = Keys(self.settings.prefix, connection.incarnation, self.endpoint.db)
         self.connection = connection
+        self._refusal = None
         if not self._attempt.done():
             self._attempt.set_result(connection)
         logger.info("shard %s: connected, incarnation %s", self.shard, connection.incarnation)
@@ -226,6 +235,7 @@ class Link:
     def _failed(self, error: ShardUnavailable, *, first: bool) -> None:
         if first:
             logger.warning("shard %s is unavailable (%s)", self.shard, error.reason)
+        self._refusal = error.reason
         self._fail_attempt(error)
         self._attempt = self._loop.create_future()
 

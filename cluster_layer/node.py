@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 import msgpack
@@ -34,6 +34,10 @@ SWEEP_S = 1.0
 FLUSH_REPLY_MS = 60_000
 
 
+class NodeClosed(Exception):
+    """This node has stopped; whoever waits for a message has to wait at the next one."""
+
+
 class Arrival(NamedTuple):
     """What a lane carries to the point of delivery."""
 
@@ -57,8 +61,18 @@ class NodeState:
 class Node:
     """Reads everything that is for this process; one per process at a time."""
 
-    def __init__(self, state: NodeState, links: Links, config: Config, counters: Counters) -> None:
+    def __init__(
+        self,
+        state: NodeState,
+        links: Links,
+        config: Config,
+        counters: Counters,
+        on_cancelled: Callable[[Node], Awaitable[None]],
+    ) -> None:
+        """`on_cancelled` is called when the tasks of this loop are cancelled, as at its end."""
         self.loop = asyncio.get_running_loop()
+        self.closed = False
+        self._on_cancelled = on_cancelled
         self.state = state
         self.mailboxes = state.mailboxes
         self._links = links
@@ -78,6 +92,7 @@ class Node:
             self._subscriber,
             self.mailboxes.put,
             lambda group: group_context(self._prefix, group),
+            self._in_order,
             self._spawn,
         )
         for link in links.all():
@@ -88,9 +103,14 @@ class Node:
         self._sweeper = self._spawn(self._sweep_forever())
 
     @property
-    def ended(self) -> bool:
-        """Whether its tasks are over: closed, or cancelled with everything else on the loop."""
-        return self._sweeper.done()
+    def alive(self) -> bool:
+        """Whether it reads: neither stopped, nor on a loop that has ended."""
+        return not self.closed and not self._sweeper.done() and self.loop.is_running()
+
+    async def ready(self) -> None:
+        """Return when every subscription has been tried; it need not have come up."""
+        subscribers = list(self._subscribers.values())
+        await asyncio.gather(*(s.entered() for s in subscribers), return_exceptions=True)
 
     def adopt(self, previous: Node) -> None:
         """Go on with what a node had that was closed, or whose loop is dead.
@@ -126,6 +146,8 @@ class Node:
 
         Cancelling loses nothing: a message leaves its mailbox in the step that returns it.
         """
+        if is_process_specific(name):
+            self.watch_inbox(inbox_name(name))
         if name.endswith("!"):
             return await self._receive_any(name)
         while True:
@@ -150,7 +172,7 @@ class Node:
             waiter: asyncio.Future[None] = self.loop.create_future()
             shared.waiters.append(waiter)
             try:
-                await waiter
+                await self._woken(waiter)
             except asyncio.CancelledError:
                 if waiter in shared.waiters:
                     shared.waiters.remove(waiter)
@@ -166,7 +188,7 @@ class Node:
         if not is_process_specific(box.name):
             self._queue(box.name).want(box)
         try:
-            await waiter
+            await self._woken(waiter)
         except asyncio.CancelledError:
             if waiter in box.waiters:
                 box.waiters.remove(waiter)
@@ -174,6 +196,12 @@ class Node:
                 wake_one(box.waiters)  # it was meant for us; the next may have it
             self._receiver_left(box)
             raise
+
+    async def _woken(self, waiter: asyncio.Future[None]) -> None:
+        if not self.closed:
+            await waiter
+        if self.closed:
+            raise NodeClosed
 
     def _receiver_left(self, box: Mailbox) -> None:
         if box.waiters:
@@ -291,12 +319,16 @@ class Node:
 
     # -- delivery
 
-    def _deliver(self, lane: Lane, arrival: Arrival) -> None:
+    def _deliver(self, lane: Lane, arrival: Arrival | asyncio.Future[None]) -> None:
+        if isinstance(arrival, asyncio.Future):
+            if not arrival.done():
+                arrival.set_result(None)
+            return
         envelope = arrival.envelope
         if envelope.kind == CONTROL:
             self._obey(lane, arrival)
         elif lane.kind == GROUP:
-            self.groups.fan_out(arrival.group, envelope.body, arrival.deadline)
+            self.groups.fan_out(arrival.group, arrival.position, envelope.body, arrival.deadline)
         else:
             assert envelope.channel is not None  # noqa: S101 - on_entry saw to it
             context = channel_context(self._prefix, envelope.channel)
@@ -325,6 +357,22 @@ class Node:
             self._forget(box)
 
     # -- barriers
+
+    async def _in_order(self, shard: str) -> None:
+        """Return when everything that was published on a shard before has been delivered.
+
+        At once if the subscription is cut: then nothing published before can come any more.
+        """
+        lane = Lane(shard, GROUP)
+        try:
+            await self._subscriber(shard).barrier()
+        except ClusterError:
+            return
+        if self._sequencer.incarnation(lane) is not None:
+            passed = self.loop.create_future()
+            now = time.monotonic()
+            self._sequencer.offer(lane, self._sequencer.received(lane), None, passed, now)
+            await passed
 
     def _ask(self, lane: Lane) -> None:
         """Find out what has been written to a lane until now."""
@@ -363,9 +411,14 @@ class Node:
     # -- upkeep
 
     async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            self._sweep(time.monotonic())
+        try:
+            while True:
+                await asyncio.sleep(SWEEP_S)
+                self._sweep(time.monotonic())
+        except asyncio.CancelledError:
+            if not self.closed:
+                await self._on_cancelled(self)
+            raise
 
     def _sweep(self, now: float) -> None:
         for box in self.mailboxes.expire(now):
@@ -418,18 +471,24 @@ class Node:
         except ClusterError as error:
             logger.info("shard %s: a flush could not be confirmed: %s", shard, error)
 
+    def stop(self) -> list[asyncio.Task[None]]:
+        """Read nothing more from now on; returns the tasks that are about to end."""
+        self.closed = True
+        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
+        readers += self._subscribers.values()
+        tasks = [reader.stop() for reader in readers]
+        ours = self._tasks - {asyncio.current_task(self.loop)}
+        for task in ours:
+            task.cancel()
+        self.mailboxes.wake_all()
+        return [*tasks, *ours]
+
     async def close(self) -> None:
         """Stop reading; what was popped and not received goes back to its queue."""
         for box in list(self.mailboxes):
             if box.parcels and not is_process_specific(box.name):
                 await self._return(self._queue(box.name), box)
-        tasks, self._tasks = list(self._tasks), set()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
-        readers += self._subscribers.values()
-        await asyncio.gather(*(reader.close() for reader in readers))
+        await asyncio.gather(*self.stop(), return_exceptions=True)
 
     # -- internals
 

@@ -102,12 +102,13 @@ class QueueReader(Reader[Connection]):
         counts = [_demand(box) for box in boxes]
         command: Command = ("EVALSHA", scripts.QUEUE_POP.sha, len(names), *names, *counts)
         try:
-            reply = await connection.execute(command)
+            reply, replication = await connection.execute(command, ("INFO", "replication"))
         except CommandRefused as refusal:
             if "NOSCRIPT" not in refusal.reason:
                 raise
             await connection.execute(("SCRIPT", "LOAD", scripts.QUEUE_POP.text))
             return True
+        connection.require_same_life(replication)
         now_ms, expired, *found = reply
         if expired:
             self._owner.lose(Loss.EXPIRED, expired)
@@ -122,11 +123,15 @@ class QueueReader(Reader[Connection]):
             return
         self._blocked_on = frozenset(box.name for box in boxes.values())
         try:
-            popped, time = await connection.execute(
-                ("BLPOP", *boxes, BLOCK_S), ("TIME",), timeout_s=BLOCK_S + connection.timeout_s
+            popped, time, replication = await connection.execute(
+                ("BLPOP", *boxes, BLOCK_S),
+                ("TIME",),
+                ("INFO", "replication"),
+                timeout_s=BLOCK_S + connection.timeout_s,
             )
         finally:
             self._blocked_on = frozenset()
+        connection.require_same_life(replication)
         if popped is not None:
             now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
             self._deliver(boxes[popped[0]], now_ms, popped[1])

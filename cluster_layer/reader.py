@@ -32,10 +32,14 @@ class Reader(Generic[C]):
         name = f"cluster_layer {type(self).__name__} {link.shard}"
         self._task = self._loop.create_task(self._keep(), name=name)
 
-    async def close(self) -> None:
-        self._link.watchers.remove(self._link_changed)
+    def stop(self) -> asyncio.Task[None]:
+        """Read nothing more from now on; returns the task that is about to end."""
+        if self._link_changed in self._link.watchers:
+            self._link.watchers.remove(self._link_changed)
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.close()
+        return self._task
 
     # -- for subclasses
 

@@ -120,6 +120,8 @@ class Subscriber(Reader[SubscriberConnection]):
         self._keys = link.keys
         self._entered: SubscriberConnection | None = None
         self._attempt: asyncio.Future[SubscriberConnection] = link.loop.create_future()
+        self._tried = True  # whether an attempt has been made since it was last connected
+        self._refusal: str | None = None  # why the last attempt failed, while there is no other
         self._held: list[tuple[bytes, bytes]] | None = None
         self._tick_at = link.loop.time()
         super().__init__(link)
@@ -138,6 +140,10 @@ class Subscriber(Reader[SubscriberConnection]):
         if self._entered is not None:
             self._entered.unsubscribe(self._keys.group(group))
 
+    async def entered(self) -> None:
+        """Return when it is subscribed to everything. ShardUnavailable: it can't be."""
+        await self._ready()
+
     async def barrier(self) -> None:
         """Return when all that was published before has been handed over. DeliveryUnknown."""
         connection = await self._ready()
@@ -148,6 +154,8 @@ class Subscriber(Reader[SubscriberConnection]):
     async def _ready(self) -> SubscriberConnection:
         if self._entered is not None:
             return self._entered
+        if self._refusal is not None:
+            raise ShardUnavailable(self._link.shard, self._refusal)
         try:
             async with asyncio.timeout(self._link.settings.timeout_s):
                 return await asyncio.shield(self._attempt)
@@ -163,6 +171,9 @@ class Subscriber(Reader[SubscriberConnection]):
             self._came_down()
 
     def _failed(self, error: ShardUnavailable) -> None:
+        if self._tried:  # a connection that was lost is tried again first
+            self._refusal = error.reason
+        self._tried = True
         if not self._attempt.done():
             self._attempt.set_exception(error)
             self._attempt.exception()  # nobody may have waited for it
@@ -184,6 +195,8 @@ class Subscriber(Reader[SubscriberConnection]):
             await connection.subscribe(names[start : start + SUBSCRIBE_BATCH])
         await self._catch_up(keys)
         self._entered = connection
+        self._refusal = None
+        self._tried = False
         # Groups that were left while the above went on; who joins meanwhile waits for us.
         for name in set(names).difference(map(keys.group, self._owner.groups_on(shard))):
             connection.unsubscribe(name)
