@@ -3,7 +3,7 @@
 ::
 
     ClusterError                 root of the whole project
-    └── TopologyError
+    └── TopologyError            about the topology; nothing changed unless it says so
         ├── TopologyInvalid      a topology, a plan or its bytes are wrong
         ├── TopologyTooLarge     encoded, it is larger than a store takes
         ├── StaleEpoch           made from an epoch that is no longer the newest

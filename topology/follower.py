@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread
 
 from topology.atomic import read_at_most, replace_file
 from topology.codec import MAX_BYTES, decode, encode
@@ -112,7 +112,7 @@ class Follower:
         self._closing.set()
         self._wake.set()
         self._store.close()
-        if self._thread is not None:
+        if self._thread not in (None, current_thread()):  # a subscriber may close us
             self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:

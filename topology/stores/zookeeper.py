@@ -49,6 +49,7 @@ _kazoo_log = _log.getChild("kazoo")
 _kazoo_log.setLevel(logging.CRITICAL)
 
 _LOST = (ConnectionLoss, SessionExpiredError, ConnectionClosedError, OperationTimeoutError)
+_ENDED = (KeeperState.AUTH_FAILED, KeeperState.CLOSED)
 _REFUSALS = (NoAuthError, AuthFailedError)
 
 # Together they bound how long after ZooKeeper's return we are still without it.
@@ -70,10 +71,12 @@ class _Handler(SequentialThreadingHandler):
         self._context = context
         #: Why the latest attempt to connect failed; None after one that succeeded.
         self.last_error: OSError | None = None
+        self.attempted = False
 
     def create_connection(
         self, address: tuple[str, int], hostname: str | None = None, **_kazoo: object
     ) -> socket.socket:
+        self.attempted = True
         try:
             opened = open_socket(address, hostname or address[0], _ATTEMPT_S, self._context)
         except OSError as error:
@@ -111,14 +114,15 @@ class _Session:
             connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=_RETRY_DELAY_S),
             logger=_kazoo_log,
         )
+        self.rejected = False  # the credentials were: kazoo does not try again after that
         self._on_connected = on_connected
         self.client.add_listener(self._on_state)
         self.live: Event = self.client.start_async()
 
     @property
-    def dead(self) -> bool:
-        """Whether kazoo has given up for good: bad credentials, or its thread has ended."""
-        return self.client.client_state in (KeeperState.AUTH_FAILED, KeeperState.CLOSED)
+    def ended(self) -> bool:
+        """Whether kazoo has given up for good; before its first attempt it looks the same."""
+        return self.handler.attempted and self.client.client_state in _ENDED
 
     def end(self) -> None:
         """Bounded: kazoo's own stop waits for an attempt to connect that may be under way."""
@@ -137,9 +141,10 @@ class _Session:
         # Called in kazoo's connection thread: nothing here may wait.
         if state == KazooState.CONNECTED:
             self._on_connected(self)
-        else:
-            # Else a server whose data were lost or restored refuses us: it has seen less than we.
-            self.client.last_zxid = 0
+            return
+        self.rejected |= self.client.client_state == KeeperState.AUTH_FAILED
+        # Else a server whose data were lost or restored refuses us: it has seen less than we.
+        self.client.last_zxid = 0
 
 
 class ZooKeeperStore:
@@ -228,9 +233,12 @@ class ZooKeeperStore:
         while (remaining_s := deadline - time.monotonic()) > 0:
             if session.live.wait(min(remaining_s, _CLOSED_CHECK_S)):
                 return session
+            if session.ended:
+                self._retire(session)
+                if session.rejected:
+                    raise self._failed(AuthFailedError(), definite=True)
             session = self._open_session()  # refuses when the store was closed meanwhile
         reason = session.handler.last_error or "no connection"
-        self._retire_if_dead(session)
         raise StoreUnavailable(
             f"ZooKeeper at {self._hosts} did not answer within {self._options.timeout_s:g} s: "
             f"{reason}"
@@ -246,17 +254,14 @@ class ZooKeeperStore:
                 raise StoreUnavailable(f"{self} was used before a fork: open a store after it")
             return self._session
 
-    def _retire_if_dead(self, session: _Session) -> None:
-        if not session.dead:
-            return
+    def _retire(self, session: _Session) -> None:
+        """The next call begins a new session."""
         with self._lock:
             if self._session is session:
                 self._session = None
         session.end()
 
     def _failed(self, error: Exception, *, definite: bool) -> StoreUnavailable:
-        if isinstance(error, AuthFailedError) and self._session is not None:
-            self._retire_if_dead(self._session)
         remedy = " (check the options 'digest' and 'sasl')" if isinstance(error, _REFUSALS) else ""
         return StoreUnavailable(
             f"ZooKeeper at {self._hosts}, path {self._path}: {error!r}{remedy}", definite=definite

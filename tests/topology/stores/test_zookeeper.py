@@ -49,20 +49,6 @@ def url(zookeeper: ZooKeeperServer) -> str:
     return f"zookeeper://{zookeeper.hosts}/{uuid.uuid4().hex}/topology"
 
 
-@pytest.fixture
-def opened() -> Iterator[Callable[..., TopologyStore]]:
-    """`open_store` whose stores are closed at the end."""
-    stores: list[TopologyStore] = []
-
-    def open_one(url: str, **options: object) -> TopologyStore:
-        stores.append(open_store(url, **options))
-        return stores[-1]
-
-    yield open_one
-    for store in stores:
-        store.close()
-
-
 def wiped(server: ZooKeeperServer) -> None:
     server.kill()
     shutil.rmtree(server.directory / "data")

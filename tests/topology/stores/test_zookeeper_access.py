@@ -1,6 +1,6 @@
 """TLS and SASL with real ZooKeeper servers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.topology.stores.certificates import Authority
 from topology.errors import StoreUnavailable
 from topology.model import Shard
 from topology.planning import initial_topology
-from topology.stores import open_store
+from topology.ports import TopologyStore
 
 FIRST = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://b:6379")])
 NETTY_CODEC = Path("/usr/share/java/netty-codec.jar")  # Debian's package does not load it by itself
@@ -54,35 +54,37 @@ def tls_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsSite]:
         yield TlsSite(authority, port, authority.issue("client"))
 
 
-def test_a_topology_is_kept_over_tls(tls_site: TlsSite) -> None:
+def test_a_topology_is_kept_over_tls(
+    tls_site: TlsSite, opened: Callable[..., TopologyStore]
+) -> None:
     """Both sides show certificates of the site's own authority."""
-    store = open_store(f"zookeeper://127.0.0.1:{tls_site.port}/topology", **tls_site.options())
+    store = opened(f"zookeeper://127.0.0.1:{tls_site.port}/topology", **tls_site.options())
     assert store.read() is None
     store.write(FIRST, expected_epoch=None)
     assert [store.read() for _ in range(50)] == [FIRST] * 50
-    store.close()
 
 
-def test_a_server_of_another_name_is_refused(tls_site: TlsSite) -> None:
+def test_a_server_of_another_name_is_refused(
+    tls_site: TlsSite, opened: Callable[..., TopologyStore]
+) -> None:
     """The certificate is for 127.0.0.1; only who says so in the settings accepts another name."""
     url = f"zookeeper://localhost:{tls_site.port}/other"
-    store = open_store(url, **tls_site.options())
+    store = opened(url, **tls_site.options())
     with pytest.raises(StoreUnavailable, match="Hostname mismatch"):
         store.read()
-    store.close()
-    lenient = open_store(url, **tls_site.options(check_hostname=False))
+    lenient = opened(url, **tls_site.options(check_hostname=False))
     assert lenient.read() is None
-    lenient.close()
 
 
-def test_a_server_of_another_authority_is_refused(tls_site: TlsSite, tmp_path: Path) -> None:
+def test_a_server_of_another_authority_is_refused(
+    tls_site: TlsSite, tmp_path: Path, opened: Callable[..., TopologyStore]
+) -> None:
     """Only the given authority counts, also without a look at the name."""
     stranger = Authority(tmp_path)
     options = tls_site.options(ca=str(stranger.ca), check_hostname=False)
-    store = open_store(f"zookeeper://127.0.0.1:{tls_site.port}/topology", **options)
+    store = opened(f"zookeeper://127.0.0.1:{tls_site.port}/topology", **options)
     with pytest.raises(StoreUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         store.read()
-    store.close()
 
 
 JAAS = """
@@ -92,7 +94,9 @@ Server {
 """
 
 
-def test_with_sasl_only_its_user_reads(tmp_path: Path) -> None:
+def test_with_sasl_only_its_user_reads(
+    tmp_path: Path, opened: Callable[..., TopologyStore]
+) -> None:
     """A known user creates and reads; a wrong password gives an error that names the setting."""
     pytest.importorskip("puresasl", reason="pure-sasl is not installed")
     jaas = tmp_path / "jaas.conf"
@@ -103,14 +107,12 @@ def test_with_sasl_only_its_user_reads(tmp_path: Path) -> None:
     ) as server:
         url = f"zookeeper://{server.hosts}/topology"
         sasl = {"mechanism": "DIGEST-MD5", "username": "operator", "password": "hunter2"}
-        owner = open_store(url, sasl=sasl)
+        owner = opened(url, sasl=sasl)
         owner.write(FIRST, expected_epoch=None)
         assert owner.read() == FIRST
         for options in ({}, {"sasl": sasl | {"password": "wrong"}}):
-            stranger = open_store(url, timeout_s=3.0, **options)
+            stranger = opened(url, timeout_s=3.0, **options)
             for _ in range(2):
                 with pytest.raises(StoreUnavailable, match="sasl") as caught:
                     stranger.read()
                 assert "wrong" not in str(caught.value)
-            stranger.close()
-        owner.close()
