@@ -35,6 +35,8 @@ def main(check: bool, seconds: float, rooms: int, clients: int) -> None:
     --check exits 0 only if every message that was sent outside the outage arrived, exactly once,
     everywhere it should; 1 if not; 2 if the demo itself failed.
     """
+    # A shell that starts us in the background has switched Ctrl-C off.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end_as_with_ctrl_c)
     console = Console()

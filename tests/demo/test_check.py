@@ -38,9 +38,12 @@ def test_check_accounts_for_every_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_the_end_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C or SIGTERM ends servers and shards, and removes their files."""
+    """Ctrl-C or SIGTERM ends servers and shards, and removes their files.
+
+    Also where SIGINT was ignored from the start, as shells do for what they put in the background.
+    """
     with subprocess.Popen(
-        _COMMAND,
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *_COMMAND],
         cwd=_REPOSITORY,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
