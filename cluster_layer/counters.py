@@ -15,6 +15,8 @@ class ShardCounters:
 
     sent: int = 0  # messages appended to inboxes and queues
     published: int = 0  # group messages
+    refused: int = 0  # writes that definitely did not happen
+    unknown: int = 0  # writes of unknown outcome
     received: int = 0  # messages that arrived, by whichever way
     reconnects: int = 0  # times a connection was opened again after it had been lost
 

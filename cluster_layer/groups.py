@@ -42,7 +42,9 @@ class Member:
     active: bool = False  # the shard has confirmed
     stored: bool = False  # senders serve it, not the fan-out
     joining: int = 0  # calls that wait for the shard's answer
-    # Positions on the shard of the latest join, kick and store: the higher one is the later.
+    # Positions on the shard of the latest join, kick and store: the higher one is the later. The
+    # join was in this life of the shard.
+    life: str = ""
     joined_at: int = 0
     since: int = 0  # what was published up to here is not for this member
     kicked_at: int = 0
@@ -209,6 +211,17 @@ class Groups:
                 if not member.joining:  # else the answer tells which came first
                     self._remove(group, channel, member)
 
+    def on_kick(self, name: str, channel: str, life: str, position: int) -> None:
+        """A member was removed by another process; the shard may not have lived to publish it."""
+        group = self._groups.get(name)
+        member = group.members.get(channel) if group else None
+        if group is None or member is None:
+            return
+        if life == member.life:
+            self.on_control("leave", name, channel, position)
+        elif member.life != self._links.to(group.shard).keys.incarnation:
+            self._remove(group, channel, member)  # it joined before this life of the shard
+
     def on_incarnation(self, shard: str) -> None:
         """The shard is blank: what was stored there is gone, positions begin anew."""
         for group in self._groups.values():
@@ -260,6 +273,7 @@ class Groups:
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
+        member.life = self._links.to(group.shard).keys.incarnation
         if not member.active:
             member.since = position
             group.latest_since = max(group.latest_since, position)

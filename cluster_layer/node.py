@@ -344,6 +344,10 @@ class Node:
         elif op == "join" and arrival.envelope.channel is not None:
             box = self.mailboxes.open(arrival.envelope.channel)
             self._spawn(self.groups.accept(group, box, self._membership_end()))
+        elif op == "kick" and arrival.envelope.channel is not None:
+            text = control.get("position", "")
+            position = int(text) if text.isdecimal() else 0
+            self.groups.on_kick(group, arrival.envelope.channel, control.get("life", ""), position)
         elif op in ("stored", "unstored", "leave"):
             self.groups.on_control(op, group, control.get("channel", ""), arrival.position)
         else:

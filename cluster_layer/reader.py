@@ -8,6 +8,7 @@ open again; and give up a connection whose shard has begun another life.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from typing import ClassVar, Generic, TypeVar, cast
 
@@ -15,6 +16,8 @@ from cluster_layer.connection import Connection
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import BACKOFF_S, Link
+
+logger = logging.getLogger("cluster_layer")
 
 C = TypeVar("C", bound=Connection)
 
@@ -70,6 +73,10 @@ class Reader(Generic[C]):
                 )
             except (ShardUnavailable, DeliveryUnknown) as error:  # the link logs the shard's state
                 self._failed(ShardUnavailable(link.shard, error.reason))
+            except Exception as error:
+                # A defect of ours must not end the reading for ever.
+                logger.exception("shard %s: %s failed", link.shard, type(self).__name__)
+                self._failed(ShardUnavailable(link.shard, repr(error)))
             finally:
                 if self._connection is not None:
                     self._connection.close()

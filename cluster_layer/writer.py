@@ -15,7 +15,7 @@ from cluster_layer.buffers import Loss
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher, channel_context, group_context
 from cluster_layer.envelope import CONTROL, MESSAGE, encode
-from cluster_layer.errors import ChannelFull, DeliveryUnknown
+from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links
 from cluster_layer.names import inbox_name, is_process_specific
@@ -105,7 +105,9 @@ class Writer:
         link = self._links.to(self._links.routes.shard_of(group))
         await link.run(scripts.GROUP_STORE, build)
         if is_process_specific(channel):
-            await self._invite(group, channel)
+            # Only a membership that its process has taken over survives a restart of the shard and
+            # ends with the process. Until then senders send to the member one by one.
+            await self._tell(channel, {"op": "join", "group": group})
 
     async def remove_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown."""
@@ -118,7 +120,13 @@ class Writer:
             )
 
         link = self._links.to(self._links.routes.shard_of(group))
-        await link.run(scripts.GROUP_LEAVE, build)
+        position = await link.run(scripts.GROUP_LEAVE, build)
+        if is_process_specific(channel):
+            # The shard may die before its subscribers hear of it, and they would come back as
+            # members of its next life.
+            life = link.keys.incarnation
+            kick = {"op": "kick", "group": group, "life": life, "position": str(position)}
+            await self._tell(channel, kick)
 
     # -- internals
 
@@ -152,7 +160,7 @@ class Writer:
         def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
             return (keys.queue(channel),), (capacity, self._expiry_ms, fence_ms, envelope)
 
-        reply = await self._links.to(shard).run(scripts.QUEUE_PUSH, build)
+        reply = await self._run(shard, scripts.QUEUE_PUSH, build)
         self._check_accepted(channel, capacity, shard, reply)
 
     def _check_accepted(self, channel: str, capacity: int, shard: str, reply: Any) -> None:
@@ -172,9 +180,8 @@ class Writer:
         position: Callable[[Any], int | None],
     ) -> Any:
         """Run a script and note in the trail where it wrote."""
-        link = self._links.to(lane.shard)
         try:
-            reply = await link.run(script, build)
+            reply = await self._run(lane.shard, script, build)
         except (DeliveryUnknown, asyncio.CancelledError):
             self._note(cell, lane, UNKNOWN)
             raise
@@ -182,6 +189,17 @@ class Writer:
         if written is not None:
             self._note(cell, lane, written)
         return reply
+
+    async def _run(self, shard: str, script: Script, build: Build) -> Any:
+        """Run a script and count if it fails."""
+        try:
+            return await self._links.to(shard).run(script, build)
+        except ShardUnavailable:
+            self._counters.shards[shard].refused += 1
+            raise
+        except DeliveryUnknown:
+            self._counters.shards[shard].unknown += 1
+            raise
 
     def _note(self, cell: TrailCell, lane: Lane, position: int) -> None:
         incarnation = self._links.to(lane.shard).keys.incarnation
@@ -196,14 +214,9 @@ class Writer:
             self._counters.lose(Loss.UNAVAILABLE)
             logger.info("a group message did not reach member %s: %s", channel, error)
 
-    async def _invite(self, group: str, channel: str) -> None:
-        """Ask the process that serves a stored member to take it over.
-
-        Only then does the membership survive a restart of the shard and end with the process. Until
-        then, or if this fails, senders send to the member one by one.
-        """
-        body = msgpack.packb({"op": "join", "group": group})
+    async def _tell(self, channel: str, control: dict[str, str]) -> None:
+        """Send a control to the process that serves a channel; what it is for can do without."""
         try:
-            await self._append(channel, body, CONTROL, TrailCell(Trail()))
+            await self._append(channel, msgpack.packb(control), CONTROL, TrailCell(Trail()))
         except ClusterError as error:
-            logger.info("%s could not be told that it is in group %s: %s", channel, group, error)
+            logger.info("%s was not told %s: %s", channel, control, error)
