@@ -43,7 +43,7 @@ def test_the_end_leaves_nothing_running(tmp_path: Path, number: signal.Signals) 
     Also where SIGINT was ignored from the start, as shells do for what they put in the background.
     """
     with subprocess.Popen(
-        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *_COMMAND],
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *_COMMAND],
         cwd=_REPOSITORY,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
