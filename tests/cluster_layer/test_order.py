@@ -1,0 +1,412 @@
+"""Order between verbs: what writers note, and what a receiver makes of it.
+
+`World` is the model: lanes as logs at their shards, tasks that write with their trails, and one
+receiver. A strategy chooses what happens next; the rules are checked after every step.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster_layer.order import (
+    GROUP,
+    INBOX,
+    MAX_TRAIL,
+    UNKNOWN,
+    Lane,
+    Mark,
+    Sequencer,
+    Trail,
+    entry_position,
+)
+
+A_INBOX, A_GROUP = Lane("a", INBOX), Lane("a", GROUP)
+B_INBOX, B_GROUP = Lane("b", INBOX), Lane("b", GROUP)
+LANES = (A_INBOX, A_GROUP, B_INBOX, B_GROUP)
+LIFE = "life"
+WINDOW_S = 60.0
+
+
+# -- the writer's side
+
+
+def test_entry_ids_sort_as_positions() -> None:
+    """Positions order entries as the shard does: by time, then by sequence."""
+    ids = [b"0-0", b"0-1", b"1700000000000-0", b"1700000000000-10", b"1700000000001-2"]
+    positions = [entry_position(entry_id) for entry_id in ids]
+    assert positions == sorted(set(positions))
+    assert positions[-1] < UNKNOWN
+
+
+def test_a_task_that_writes_to_one_lane_has_no_marks() -> None:
+    """The common case costs nothing: a lane keeps order by itself."""
+    for lane in (A_INBOX, A_GROUP):
+        trail = Trail().after(lane, LIFE, 5, now=0.0)
+        assert trail.marks(lane, 1.0, WINDOW_S) is None
+    assert Trail().marks(A_GROUP, 1.0, WINDOW_S) is None
+
+
+def test_a_write_elsewhere_is_marked() -> None:
+    """The next write to another lane names the position of the one before."""
+    trail = Trail().after(A_GROUP, LIFE, 5, now=0.0)
+    assert trail.marks(A_INBOX, 1.0, WINDOW_S) == {"a": Mark(LIFE, None, 5)}
+    assert trail.marks(B_GROUP, 1.0, WINDOW_S) == {"a": Mark(LIFE, None, 5)}
+    trail = trail.after(A_INBOX, LIFE, 7, now=1.0)
+    assert trail.marks(B_GROUP, 1.0, WINDOW_S) == {"a": Mark(LIFE, 7, 5)}
+    assert trail.marks(A_GROUP, 1.0, WINDOW_S) == {"a": Mark(LIFE, 7, None)}
+
+
+def test_inboxes_need_no_marks_of_inboxes() -> None:
+    """One channel is always in one inbox, so entries of two inboxes are for different channels."""
+    trail = Trail().after(A_INBOX, LIFE, 5, now=0.0)
+    assert trail.marks(B_INBOX, 1.0, WINDOW_S) is None
+    assert trail.marks(B_GROUP, 1.0, WINDOW_S) == {"a": Mark(LIFE, 5, None)}
+
+
+def test_a_mark_ends_with_the_window() -> None:
+    """What is older than a message lives can't be overtaken any more."""
+    trail = Trail().after(A_GROUP, LIFE, 5, now=0.0)
+    assert trail.marks(B_GROUP, WINDOW_S, WINDOW_S) is not None
+    assert trail.marks(B_GROUP, WINDOW_S + 0.1, WINDOW_S) is None
+
+
+def test_another_life_of_a_shard_forgets_what_was_written_to_the_last() -> None:
+    """What a dead incarnation held is lost, so nothing needs to wait for it."""
+    trail = Trail().after(A_INBOX, LIFE, 9, now=0.0).after(A_GROUP, "next", 1, now=1.0)
+    assert trail.marks(B_GROUP, 1.0, WINDOW_S) == {"a": Mark("next", None, 1)}
+
+
+def test_a_trail_is_a_value() -> None:
+    """Tasks that were started from one another do not see each other's later writes."""
+    parent = Trail().after(A_GROUP, LIFE, 5, now=0.0)
+    child = parent.after(B_GROUP, LIFE, 6, now=0.0)
+    assert parent.marks(A_GROUP, 0.0, WINDOW_S) is None
+    assert child.marks(A_GROUP, 0.0, WINDOW_S) == {"b": Mark(LIFE, None, 6)}
+
+
+def test_a_trail_is_bounded() -> None:
+    """A task that writes to very many shards forgets the oldest."""
+    trail = Trail()
+    for number in range(MAX_TRAIL + 10):
+        trail = trail.after(Lane(str(number), GROUP), LIFE, 1, now=float(number))
+    marks = trail.marks(Lane("other", GROUP), 0.0, 1e6)
+    assert marks is not None
+    assert list(marks) == [str(number) for number in range(10, MAX_TRAIL + 10)]
+
+
+# -- the receiver's side, step by step
+
+
+class Receiver:
+    """A sequencer whose lanes are connected, what it delivered, and what it asked for."""
+
+    def __init__(self, *lanes: Lane) -> None:
+        self.delivered: list[Any] = []
+        self.asked: list[Lane] = []
+        self.sequencer = Sequencer(lambda _, item: self.delivered.append(item), self.asked.append)
+        for lane in lanes or LANES:
+            self.sequencer.open(lane, LIFE)
+
+    def offer(self, lane: Lane, position: int, item: str, **marks: Mark) -> bool:
+        return self.sequencer.offer(lane, position, marks or None, item, 0.0)
+
+
+def after_group(position: int) -> Mark:
+    return Mark(LIFE, None, position)
+
+
+def after_inbox(position: int) -> Mark:
+    return Mark(LIFE, position, None)
+
+
+def test_an_unmarked_message_is_delivered_at_once() -> None:
+    """Nothing is held, nothing is asked for."""
+    receiver = Receiver()
+    assert receiver.offer(A_GROUP, 1, "one")
+    assert receiver.offer(A_INBOX, 1, "two")
+    assert (receiver.delivered, receiver.asked) == (["one", "two"], [])
+
+
+def test_a_marked_message_waits_for_what_was_written_before_it() -> None:
+    """It is held, a barrier is asked for, and the older message's arrival sets it free."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "second", a=after_group(7))
+    assert (receiver.delivered, receiver.asked) == ([], [A_GROUP])
+    assert receiver.sequencer.needed(A_GROUP) == 7
+    receiver.offer(A_GROUP, 6, "unrelated")
+    assert receiver.delivered == ["unrelated"]
+    receiver.offer(A_GROUP, 7, "first")
+    assert receiver.delivered == ["unrelated", "first", "second"]
+    assert receiver.sequencer.needed(A_GROUP) == 0
+
+
+def test_what_has_arrived_already_is_not_waited_for() -> None:
+    """The usual case of a marked message: the older one was faster."""
+    receiver = Receiver()
+    receiver.offer(A_GROUP, 7, "first")
+    receiver.offer(B_GROUP, 3, "second", a=after_group(7))
+    assert (receiver.delivered, receiver.asked) == (["first", "second"], [])
+
+
+def test_a_barrier_sets_free_what_waits_for_a_message_that_is_not_for_us() -> None:
+    """A write to a group in which this process has no member never arrives here."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "ours", a=after_group(7))
+    receiver.sequencer.reached(A_GROUP, 7)
+    assert receiver.delivered == ["ours"]
+
+
+def test_a_held_message_holds_those_behind_it_on_its_lane() -> None:
+    """A lane stays in order, also for messages without marks."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "held", a=after_group(7))
+    receiver.offer(B_GROUP, 4, "behind")
+    assert receiver.delivered == []
+    receiver.sequencer.reached(A_GROUP, 7)
+    assert receiver.delivered == ["held", "behind"]
+
+
+def test_a_message_waits_for_one_that_is_itself_held() -> None:
+    """To have arrived is not enough: what is needed must have been delivered."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "second", a=after_inbox(5))
+    receiver.offer(A_GROUP, 8, "third", b=after_group(3))
+    assert receiver.delivered == []
+    receiver.offer(A_INBOX, 5, "first")
+    assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_an_unknown_outcome_waits_for_a_barrier() -> None:
+    """Whether the write happened, and where, only a read to the end tells."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "second", a=after_group(UNKNOWN))
+    assert (receiver.delivered, receiver.asked) == ([], [A_GROUP])
+    receiver.offer(A_GROUP, 9, "first, as it turns out")
+    assert receiver.delivered == ["first, as it turns out"]
+    receiver.sequencer.reached(A_GROUP, 0)
+    assert receiver.delivered == ["first, as it turns out", "second"]
+
+
+@pytest.mark.parametrize("life", ["another", LIFE])
+def test_nothing_waits_for_a_lane_that_is_not_there(life: str) -> None:
+    """A lane that is cut, or that has another incarnation, can't be waited for."""
+    receiver = Receiver(B_GROUP) if life == LIFE else Receiver()
+    receiver.offer(B_GROUP, 3, "alone", a=Mark(life, None, 7))
+    assert (receiver.delivered, receiver.asked) == (["alone"], [])
+
+
+def test_cutting_a_lane_ends_the_wait_for_it() -> None:
+    """What waits for a lane goes on without it."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "waits", a=after_group(7))
+    receiver.sequencer.close(A_GROUP)
+    assert receiver.delivered == ["waits"]
+    assert receiver.sequencer.incarnation(A_GROUP) is None
+
+
+def test_what_comes_too_late_is_refused() -> None:
+    """An inbox outlives a cut: what it brings afterwards must not come behind later messages."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "went on", a=after_inbox(7))
+    receiver.sequencer.close(A_INBOX)
+    receiver.sequencer.open(A_INBOX, LIFE)
+    assert not receiver.offer(A_INBOX, 7, "too late")
+    assert receiver.offer(A_INBOX, 8, "new")
+    assert receiver.delivered == ["went on", "new"]
+
+
+def test_opening_a_lane_again_on_the_same_life_changes_nothing() -> None:
+    """Two connections of one lane come up one after the other; what is held stays held."""
+    receiver = Receiver()
+    receiver.offer(A_GROUP, 4, "seen")
+    receiver.offer(B_GROUP, 3, "held", a=after_group(7))
+    receiver.sequencer.open(A_GROUP, LIFE)
+    assert receiver.sequencer.received(A_GROUP) == 4
+    assert receiver.delivered == ["seen"]
+
+
+def test_positions_are_remembered_per_lane_and_life() -> None:
+    """Whoever goes on after us needs to know how far each lane was read."""
+    receiver = Receiver(A_GROUP, B_INBOX)
+    receiver.offer(A_GROUP, 4, "x")
+    receiver.sequencer.reached(B_INBOX, 9)
+    assert receiver.sequencer.positions() == {(A_GROUP, LIFE): 4, (B_INBOX, LIFE): 9}
+
+
+def test_holding_is_bounded_by_time() -> None:
+    """What waited for too long is delivered all the same, and counted."""
+    receiver = Receiver()
+    receiver.sequencer.offer(B_GROUP, 3, {"a": after_group(7)}, "old", 10.0)
+    receiver.sequencer.offer(B_GROUP, 4, None, "young", 20.0)
+    assert receiver.sequencer.expire(10.0) == 0
+    assert receiver.sequencer.expire(15.0) == 1
+    assert receiver.delivered == ["old", "young"]
+
+
+# -- the model
+
+
+class Written(NamedTuple):
+    """A message in a lane's log; `task` None: it is for another process, we only see its place."""
+
+    position: int
+    task: int | None
+    number: int
+    marks: dict[str, Mark] | None
+
+
+@dataclass
+class Line:
+    """A lane: its log at the shard, and how far the receiver has got."""
+
+    log: list[Written] = field(default_factory=list)
+    position: int = 0
+    arrived: int = 0
+    open: bool = True
+    # A barrier on its way: what was needed when it began, the log's length when the shard saw it.
+    barrier: tuple[int, int] | None = None
+    again: bool = False
+
+
+class World:
+    """Several tasks write to lanes of two shards; one process receives."""
+
+    def __init__(self) -> None:
+        self.lines = {lane: Line() for lane in LANES}
+        self.trails: defaultdict[int, Trail] = defaultdict(Trail)
+        self.numbers: defaultdict[int, int] = defaultdict(int)
+        # By task and by the shard of the inbox: each inbox is that of one channel, and both
+        # channels are members of every group.
+        self.delivered: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        self.sequencer = Sequencer(self._deliver, self._ask)
+        for lane in LANES:
+            self.sequencer.open(lane, LIFE)
+
+    def write(self, task: int, lane: Lane, *, ours: bool = True, known: bool = True) -> None:
+        """`known` False: it was executed, and its reply was lost."""
+        line = self.lines[lane]
+        trail = self.trails[task]
+        line.position += 1
+        number = self.numbers[task] = self.numbers[task] + 1
+        marks = trail.marks(lane, 0.0, WINDOW_S)
+        line.log.append(Written(line.position, task if ours else None, number, marks))
+        noted = line.position if known else UNKNOWN
+        self.trails[task] = trail.after(lane, LIFE, noted, 0.0)
+
+    def arrive(self, lane: Lane) -> None:
+        """The next message of the lane reaches the process."""
+        line = self.lines[lane]
+        if not line.open or line.arrived == len(line.log):
+            return
+        written = line.log[line.arrived]
+        line.arrived += 1
+        if written.task is None:
+            return
+        item = (written.task, written.number)
+        self.sequencer.offer(lane, written.position, written.marks, item, 0.0)
+
+    def see_barrier(self, lane: Lane) -> None:
+        """The shard sees a barrier that was asked for: its answer comes behind all it has now."""
+        line = self.lines[lane]
+        if line.again and line.barrier is None and line.open:
+            line.again = False
+            line.barrier = (self.sequencer.needed(lane), len(line.log))
+
+    def answer_barrier(self, lane: Lane) -> None:
+        line = self.lines[lane]
+        if line.barrier is None:
+            return
+        needed, end = line.barrier
+        while line.arrived < end:
+            self.arrive(lane)
+        line.barrier = None
+        self.sequencer.reached(lane, needed)
+
+    def cut(self, lane: Lane) -> None:
+        line = self.lines[lane]
+        line.open, line.barrier, line.again = False, None, False
+        self.sequencer.close(lane)
+
+    def heal(self, lane: Lane) -> None:
+        """An inbox goes on where it was; a subscription has missed what came meanwhile."""
+        line = self.lines[lane]
+        if line.open:
+            return
+        line.open = True
+        if lane.kind == GROUP:
+            line.arrived = len(line.log)
+        self.sequencer.open(lane, LIFE)
+
+    def settle(self) -> None:
+        """Everything arrives that is on its way, and every barrier is answered."""
+        for lane in LANES:
+            self.heal(lane)
+        for _ in range(20):
+            for lane in LANES:
+                self.see_barrier(lane)
+                self.answer_barrier(lane)
+                while self.lines[lane].arrived < len(self.lines[lane].log):
+                    self.arrive(lane)
+
+    def missing(self) -> list[tuple[int, str, int]]:
+        """(task, channel, number) of what was written to us and not delivered."""
+        return [
+            (written.task, channel, written.number)
+            for lane, line in self.lines.items()
+            for written in line.log
+            if written.task is not None
+            for channel in _channels(lane)
+            if written.number not in self.delivered[written.task, channel]
+        ]
+
+    def _deliver(self, lane: Lane, item: tuple[int, int]) -> None:
+        task, number = item
+        for channel in _channels(lane):
+            before = self.delivered[task, channel]
+            assert not before or before[-1] < number, f"task {task}: {number} after {before}"
+            before.append(number)
+
+    def _ask(self, lane: Lane) -> None:
+        self.lines[lane].again = True
+
+
+def _channels(lane: Lane) -> tuple[str, ...]:
+    return ("a", "b") if lane.kind == GROUP else (lane.shard,)
+
+
+_lanes = st.sampled_from(LANES)
+_tasks = st.integers(min_value=0, max_value=2)
+_writes = st.tuples(st.just("write"), _tasks, _lanes)
+_moves = st.tuples(st.sampled_from(["arrive", "arrive", "see_barrier", "answer_barrier"]), _lanes)
+_foreign = st.tuples(st.just("foreign"), _tasks, _lanes)
+_unknown = st.tuples(st.just("unknown"), _tasks, _lanes)
+_cuts = st.tuples(st.sampled_from(["cut", "heal"]), _lanes)
+
+
+def play(steps: list[tuple[Any, ...]]) -> World:
+    world = World()
+    for verb, *args in steps:
+        if verb == "foreign":
+            world.write(*args, ours=False)
+        elif verb == "unknown":
+            world.write(*args, known=False)
+        else:
+            getattr(world, verb)(*args)
+    return world
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(_writes, _writes, _moves, _moves, _foreign), max_size=60))
+def test_without_faults_everything_is_delivered_once_and_in_order(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    """Whatever the speed of lanes and barriers: each task's messages, all, once, in its order."""
+    world = play(steps)
+    world.settle()
+    assert not world.missing()
