@@ -1,0 +1,367 @@
+"""The Lua scripts on real shards: replies as their headers say, capacity, clock, fences, TTLs."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from cluster_layer import scripts
+from cluster_layer.embedded import RedisServer, find_binary
+from cluster_layer.scripts import Script
+from tests.support.waiting import eventually
+
+BINARIES = sorted({find_binary(), shutil.which("redis-server") or find_binary()})
+EXPIRY_MS = 60_000
+NEVER_LATE = 2**53
+SEQ_TTL_MS = 2_592_000_000
+
+
+class Shard:
+    """One shard and its scripts."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.redis: Any = redis.Redis.from_url(server.url, protocol=2)
+
+    def run(self, script: Script, keys: list[str], *arguments: Any) -> Any:
+        return self.redis.eval(script.text, len(keys), *keys, *arguments)
+
+    def now_ms(self) -> int:
+        seconds, microseconds = self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def wait_until(self, moment_ms: int) -> None:
+        eventually(lambda: self.now_ms() > moment_ms)
+
+    def pass_ms(self, milliseconds: int) -> None:
+        """Return when that much time has passed on the shard's clock."""
+        self.wait_until(self.now_ms() + milliseconds)
+
+    def append(self, body: str, *, capacity: int = 10, expiry_ms: int = EXPIRY_MS) -> Any:
+        arguments = (capacity, expiry_ms, NEVER_LATE, body)
+        return self.run(scripts.INBOX_APPEND, ["inbox"], *arguments)
+
+    def push(self, body: str, *, capacity: int = 10, expiry_ms: int = EXPIRY_MS) -> Any:
+        return self.run(scripts.QUEUE_PUSH, ["queue"], capacity, expiry_ms, NEVER_LATE, body)
+
+    def pop(self, *wanted: int, keys: tuple[str, ...] = ("queue",)) -> Any:
+        return self.run(scripts.QUEUE_POP, list(keys), *wanted)
+
+    def put_back(self, *items: bytes) -> Any:
+        return self.run(scripts.QUEUE_RETURN, ["queue"], NEVER_LATE, EXPIRY_MS, *items)
+
+    def group_send(self, body: str = "m") -> Any:
+        return self.run(scripts.GROUP_SEND, ["members", "seq"], "pubsub", body, NEVER_LATE)
+
+    def store(self, member: str, expiry_ms: int = EXPIRY_MS) -> Any:
+        arguments = (member, expiry_ms, NEVER_LATE, "pubsub", f"stored {member}")
+        return self.run(scripts.GROUP_STORE, ["members", "seq", "log"], *arguments)
+
+    def leave(self, member: str, expiry_ms: int = EXPIRY_MS) -> Any:
+        arguments = (member, expiry_ms, "pubsub", f"leave {member}")
+        return self.run(scripts.GROUP_LEAVE, ["members", "seq", "log"], *arguments)
+
+    def join(self, member: str) -> Any:
+        arguments = (member, "pubsub", f"unstored {member}")
+        return self.run(scripts.GROUP_JOIN, ["members", "seq", "log"], *arguments)
+
+    def log(self) -> list[tuple[str, int]]:
+        found = self.redis.zrange("log", 0, -1, withscores=True)
+        return [(control.decode(), int(position)) for control, position in found]
+
+    def without_ttl(self) -> list[bytes]:
+        return [key for key in self.redis.scan_iter() if self.redis.pttl(key) < 0]
+
+
+@pytest.fixture(scope="module", params=BINARIES, ids=lambda path: Path(path).parent.name)
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(binary=request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def shard(server: RedisServer) -> Iterator[Shard]:
+    shard = Shard(server)
+    shard.redis.flushall()
+    yield shard
+    shard.redis.close()
+
+
+@pytest.fixture
+def published(shard: Shard) -> Any:
+    """What the group's subscribers hear, as a function that returns the next payload."""
+    subscription = shard.redis.pubsub()
+    subscription.subscribe("pubsub")
+    assert subscription.get_message(timeout=10)["type"] == "subscribe"
+
+    def following() -> str:
+        message = eventually(lambda: subscription.get_message(timeout=1))
+        return str(message["data"].decode())
+
+    yield following
+    subscription.close()
+
+
+# -- all of them
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(scripts.__file__).parent.glob("*.lua")), ids=lambda p: p.stem
+)
+def test_every_file_is_a_script_with_a_header(path: Path) -> None:
+    """Each operation has one file, which says its keys, arguments and reply, and is loaded."""
+    text = path.read_text()
+    assert text in {script.text for script in scripts.ALL}
+    header = text[: re.search(r"^[^-]", text, re.MULTILINE).start()]  # type: ignore[union-attr]
+    used = set(re.findall(r"(KEYS|ARGV)\[(\d)\]", text.removeprefix(header)))
+    documented = set(re.findall(r"(KEYS|ARGV)\[(\d)\+?\]", header))
+    assert used <= documented
+    assert "-- Reply" in header
+
+
+def test_a_script_is_known_by_the_hash_of_its_text(shard: Shard) -> None:
+    """EVALSHA finds what SCRIPT LOAD has loaded."""
+    for script in scripts.ALL:
+        assert shard.redis.script_load(script.text) == script.sha
+
+
+FENCED = [
+    (scripts.INBOX_APPEND, ["k"], lambda fence: (10, EXPIRY_MS, fence, "m")),
+    (scripts.QUEUE_PUSH, ["k"], lambda fence: (10, EXPIRY_MS, fence, "m")),
+    (scripts.QUEUE_RETURN, ["k"], lambda fence: (fence, EXPIRY_MS, "1:m")),
+    (scripts.GROUP_SEND, ["k", "s"], lambda fence: ("pubsub", "m", fence)),
+    (scripts.GROUP_STORE, ["k", "s", "l"], lambda fence: ("c", EXPIRY_MS, fence, "pubsub", "m")),
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "keys", "arguments"), FENCED, ids=["append", "push", "return", "send", "store"]
+)
+def test_a_write_behind_its_fence_changes_nothing(
+    shard: Shard, script: Script, keys: list[str], arguments: Any
+) -> None:
+    """A command that arrives after its deadline, by the shard's clock, is refused as a whole."""
+    with pytest.raises(redis.exceptions.ResponseError, match=r"^LATE"):
+        shard.run(script, keys, *arguments(shard.now_ms() - 1))
+    assert shard.redis.dbsize() == 0
+    shard.run(script, keys, *arguments(shard.now_ms() + 60_000))
+    assert shard.redis.dbsize() > 0
+
+
+# -- inbox
+
+
+def test_an_appended_message_is_an_entry_of_the_stream(shard: Shard) -> None:
+    """The reply names the entry's id, and the entry holds the envelope in one field."""
+    accepted, entry_id, expired = shard.append("one")
+    assert (accepted, expired) == (1, 0)
+    assert shard.redis.xrange("inbox") == [(entry_id, {b"m": b"one"})]
+
+
+def test_a_full_inbox_refuses(shard: Shard) -> None:
+    """Capacity counts what waits; the reply names the depth, and nothing is added."""
+    for _ in range(3):
+        assert shard.append("m", capacity=3)[0] == 1
+    assert shard.append("m", capacity=3) == [0, 3, 0]
+    assert shard.redis.xlen("inbox") == 3
+    assert shard.append("m", capacity=4)[0] == 1
+
+
+def test_expired_entries_make_room_in_a_full_inbox(shard: Shard) -> None:
+    """They are dropped by the shard's clock, counted, and only where room is needed."""
+    shard.append("old", capacity=2, expiry_ms=50)
+    shard.append("old", capacity=2, expiry_ms=50)
+    shard.pass_ms(60)
+    accepted, _, expired = shard.append("new", capacity=2, expiry_ms=50)
+    assert (accepted, expired) == (1, 2)
+    assert [fields for _, fields in shard.redis.xrange("inbox")] == [{b"m": b"new"}]
+
+
+def test_an_inbox_outlives_its_messages(shard: Shard) -> None:
+    """The stream's TTL exceeds the expiry by enough for a reader that is late."""
+    shard.append("m", expiry_ms=5000)
+    assert 5000 < shard.redis.pttl("inbox") <= 65_000
+
+
+# -- queues
+
+
+def test_a_queue_is_first_in_first_out(shard: Shard) -> None:
+    """Items are stored with their deadline and popped as they were stored, oldest first."""
+    before = shard.now_ms()
+    assert shard.push("one") == [1, 0, 0]
+    assert shard.push("two") == [1, 0, 0]
+    now, expired, items = shard.pop(5)
+    assert expired == 0
+    assert [item.partition(b":")[2] for item in items] == [b"one", b"two"]
+    for item in items:
+        deadline = int(item.partition(b":")[0])
+        assert before + EXPIRY_MS <= deadline <= int(now) + EXPIRY_MS
+    assert shard.pop(5)[2] == []
+
+
+def test_a_pop_takes_no_more_than_is_wanted_of_each_queue(shard: Shard) -> None:
+    """Several queues in one call, each with its own count, answered in the order of the keys."""
+    for queue, count in (("a", 3), ("b", 1), ("c", 2)):
+        for number in range(count):
+            arguments = (10, EXPIRY_MS, NEVER_LATE, f"{queue}{number}")
+            shard.run(scripts.QUEUE_PUSH, [queue], *arguments)
+    popped = shard.pop(2, 2, 0, keys=("a", "b", "c"))[2:]
+    bodies = [[item.partition(b":")[2] for item in items] for items in popped]
+    assert bodies == [[b"a0", b"a1"], [b"b0"], []]
+    assert shard.redis.llen("a") == 1
+    assert shard.redis.llen("c") == 2
+
+
+def test_a_full_queue_refuses(shard: Shard) -> None:
+    """The reply names the depth, and the queue stays as it is."""
+    for _ in range(2):
+        shard.push("m", capacity=2)
+    assert shard.push("m", capacity=2) == [0, 2, 0]
+    assert shard.redis.llen("queue") == 2
+
+
+def test_expired_items_make_room_in_a_full_queue(shard: Shard) -> None:
+    """Only those at the head: behind one that lives, order would be lost."""
+    shard.push("old", capacity=2, expiry_ms=50)
+    shard.push("alive", capacity=2)
+    shard.pass_ms(60)
+    assert shard.push("new", capacity=2) == [1, 0, 1]
+    assert [item.partition(b":")[2] for item in shard.pop(5)[2]] == [b"alive", b"new"]
+
+
+def test_expired_items_are_never_popped(shard: Shard) -> None:
+    """They are dropped and counted, and do not count as wanted."""
+    shard.push("old", expiry_ms=50)
+    shard.push("old", expiry_ms=50)
+    shard.push("new")
+    shard.pass_ms(60)
+    _, expired, items = shard.pop(1)
+    assert expired == 2
+    assert [item.partition(b":")[2] for item in items] == [b"new"]
+
+
+def test_items_that_are_put_back_come_first_and_in_their_order(shard: Shard) -> None:
+    """Whoever pops next gets them as if nobody had taken them."""
+    for body in ("one", "two", "three"):
+        shard.push(body)
+    items = shard.pop(2)[2]
+    assert shard.put_back(*items) == 2
+    assert [item.partition(b":")[2] for item in shard.pop(5)[2]] == [b"one", b"two", b"three"]
+
+
+def test_a_queue_lives_as_long_as_its_messages(shard: Shard) -> None:
+    """A message with a shorter expiry does not shorten the key's life; a return renews it."""
+    shard.push("long", expiry_ms=50_000)
+    shard.push("short", expiry_ms=1000)
+    assert shard.redis.pttl("queue") > 49_000
+    items = shard.pop(2)[2]
+    shard.put_back(*items)
+    assert shard.redis.pttl("queue") > EXPIRY_MS
+
+
+# -- groups
+
+
+def test_a_group_message_is_published_with_its_position(shard: Shard, published: Any) -> None:
+    """Positions count publications of the shard; the reply names the position."""
+    assert shard.group_send("one") == [1]
+    assert shard.group_send("two") == [2]
+    assert [published(), published()] == ["1:one", "2:two"]
+
+
+def test_stored_members_are_named_to_the_sender(shard: Shard, published: Any) -> None:
+    """From their storing on, and the group's subscribers hear of it in order with the messages."""
+    shard.group_send("before")
+    assert shard.store("c1") == 2
+    shard.store("c2")
+    assert shard.group_send("after") == [4, b"c1", b"c2"]
+    heard = [published() for _ in range(4)]
+    assert heard == ["1:before", "2:stored c1", "3:stored c2", "4:after"]
+    assert shard.log() == [("stored c1", 2), ("stored c2", 3)]
+
+
+def test_a_stored_membership_ends_by_the_shard_s_clock(shard: Shard) -> None:
+    """After its expiry a member is not named any more; another store clears it away."""
+    shard.store("short", expiry_ms=50)
+    shard.store("long")
+    shard.pass_ms(60)
+    assert shard.group_send()[1:] == [b"long"]
+    shard.store("other")
+    assert shard.redis.zrange("members", 0, -1) == [b"long", b"other"]
+
+
+def test_storing_again_renews(shard: Shard) -> None:
+    """The later deadline counts."""
+    shard.store("c", expiry_ms=50)
+    shard.store("c")
+    shard.pass_ms(60)
+    assert shard.group_send()[1:] == [b"c"]
+
+
+def test_a_leave_removes_and_is_published(shard: Shard, published: Any) -> None:
+    """In order with the messages, and also where nothing was stored: a subscriber may serve it."""
+    shard.store("c")
+    assert shard.leave("c") == 2
+    assert shard.group_send("after") == [3]
+    assert shard.leave("stranger") == 4
+    heard = [published() for _ in range(4)]
+    assert heard == ["1:stored c", "2:leave c", "3:after", "4:leave stranger"]
+    assert shard.log() == [("stored c", 1), ("leave c", 2), ("leave stranger", 4)]
+
+
+def test_a_join_without_a_stored_membership_costs_no_position(shard: Shard) -> None:
+    """It tells the position of the last publication, 0 before the first."""
+    assert shard.join("c") == [0, 0]
+    shard.group_send()
+    assert shard.join("c") == [0, 1]
+    assert shard.log() == []
+    assert shard.group_send() == [2]
+
+
+def test_a_join_takes_a_stored_membership_over(shard: Shard, published: Any) -> None:
+    """It is stored no more, at a position that the subscribers hear of."""
+    shard.store("c")
+    assert shard.join("c") == [1, 2]
+    assert shard.group_send("after") == [3]
+    assert [published() for _ in range(3)] == ["1:stored c", "2:unstored c", "3:after"]
+    assert shard.log() == [("stored c", 1), ("unstored c", 2)]
+
+
+def test_the_log_keeps_the_last_position_of_each_control(shard: Shard) -> None:
+    """A reader that catches up meets the controls in their latest order."""
+    shard.store("c")
+    shard.leave("c")
+    shard.store("c")
+    assert shard.log() == [("leave c", 2), ("stored c", 3)]
+
+
+def test_the_log_is_bounded(shard: Shard) -> None:
+    """Ten thousand controls are kept, the latest."""
+    shard.redis.zadd("log", {f"old {number}": number for number in range(1, 10_001)})
+    shard.redis.set("seq", 10_000)
+    shard.leave("c")
+    assert shard.redis.zcard("log") == 10_000
+    assert shard.log()[-1] == ("leave c", 10_001)
+    assert shard.log()[0] == ("old 2", 2)
+
+
+@pytest.mark.parametrize("verb", ["append", "push", "group_send", "store", "leave"])
+def test_every_key_that_a_script_makes_has_a_ttl(shard: Shard, verb: str) -> None:
+    """Nothing stays on a shard for ever."""
+    argument = {"append": "m", "push": "m", "group_send": "m"}.get(verb, "c")
+    getattr(shard, verb)(argument)
+    assert shard.redis.dbsize() > 0
+    assert shard.without_ttl() == []
+
+
+def test_memberships_outlast_nothing_but_their_own_expiry(shard: Shard) -> None:
+    """The keys of a group live as long as its longest membership, also after a shorter one."""
+    shard.store("long", expiry_ms=500_000)
+    shard.store("short", expiry_ms=1000)
+    shard.leave("other", expiry_ms=1000)
+    for key in ("members", "log"):
+        assert 400_000 < shard.redis.pttl(key) <= 500_000
