@@ -35,6 +35,9 @@ async def _consumer(layer: ClusterChannelLayer, number: int) -> None:
         await layer.group_send(groups[1], numbered(number))
         async with asyncio.timeout(20):
             assert await receiver == numbered(number)
+        # As Channels does, which always listens for the next message until the disconnect.
+        receiver = asyncio.create_task(layer.receive(channel))
+        await asyncio.sleep(0)
     if number % 3:
         for group in groups:
             await layer.group_discard(group, channel)
