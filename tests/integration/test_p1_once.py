@@ -171,6 +171,30 @@ async def test_a_server_that_follows_another_and_leads_again_brings_nothing_back
             assert await _numbers_until_healed(layer, channel) == []
 
 
+@pytest.mark.parametrize("kind", ["direct", "normal"])
+async def test_a_promoted_replica_brings_nothing_back(kind: str) -> None:
+    """The address moves to a replica that still has what was received, and later back again."""
+    with (
+        RedisServer() as primary,
+        RedisServer() as replica,
+        redis.Redis(port=primary.port) as one,
+        redis.Redis(port=replica.port) as other,
+        proxy_to(primary) as address,
+    ):
+        _follow(other, primary.port)
+        async with open_layer([address], timeout=0.5) as layer:
+            channel, name, send = await _addressee(layer, kind)
+            for number in range(10):
+                await send(name, numbered(number))
+            assert one.wait(1, 10_000) == 1
+            other.replicaof("NO", "ONE")
+            assert await receive_numbers(layer, channel, 10) == list(range(10))
+            for server in (replica, primary, replica, primary):
+                address._upstream = ("127.0.0.1", server.port)
+                address.cut()
+                assert await _numbers_until_healed(layer, channel) == []
+
+
 def _follow(client: "redis.Redis", port: int) -> None:
     """Make a server the replica of another; returns when it has its data."""
     client.replicaof("127.0.0.1", str(port))
