@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from cluster_layer.names import inbox_name, is_process_specific
 
 MAX_MESSAGES: Final = 1_000_000  # in all mailboxes of a process together
+MAX_STALE: Final = 1_000
 
 
 class Loss(StrEnum):
@@ -61,7 +62,9 @@ def wake_one(waiters: deque[Waiter]) -> bool:
 class Mailbox:
     """Messages for one channel and the receivers that wait for them."""
 
-    __slots__ = ("abandoned_at", "capacity", "groups", "name", "parcels", "shared", "waiters")
+    __slots__ = (
+        "abandoned_at", "capacity", "groups", "name", "parcels", "shared", "stale", "waiters",
+    )  # fmt: skip
 
     def __init__(self, name: str, capacity: int, shared: SharedMailbox | None) -> None:
         self.name = name
@@ -70,6 +73,7 @@ class Mailbox:
         self.waiters: deque[Waiter] = deque()
         self.groups: set[str] = set()
         self.shared = shared
+        self.stale = 0  # how many entries of `shared.ready` are for messages that are gone
         # Since when its last receiver was cancelled and no other came; None: not so.
         self.abandoned_at: float | None = None
 
@@ -78,31 +82,49 @@ class Mailbox:
         """Whether nothing is lost by forgetting it."""
         return not (self.parcels or self.waiters or self.groups)
 
-    def take(self, now: float, expired: Callable[[], None]) -> Parcel | None:
-        """The oldest message that is not expired; `expired` is called for each that is."""
-        parcels = self.parcels
-        while parcels:
-            parcel = parcels.popleft()
-            if parcel.deadline > now:
-                return parcel
-            expired()
-        return None
-
 
 class SharedMailbox:
     """All mailboxes whose names share the part up to ``!``, for receivers of that part."""
 
-    __slots__ = ("ready", "waiters")
+    __slots__ = ("ready", "stale", "waiters")
 
     def __init__(self) -> None:
         self.ready: deque[Mailbox] | None = None  # None until somebody receives like that
+        self.stale = 0  # entries of `ready` whose messages are gone
         self.waiters: deque[Waiter] = deque()
 
-    def watch(self, mailboxes: Iterator[Mailbox]) -> deque[Mailbox]:
+    def watch(self, mailboxes: Iterator[Mailbox]) -> None:
         """From now on keep the mailboxes with messages in order of arrival."""
         if self.ready is None:
             self.ready = deque(box for box in mailboxes for _ in box.parcels)
-        return self.ready
+
+    def pop(self) -> Mailbox | None:
+        """The mailbox of the message that came first."""
+        while self.ready:
+            box = self.ready.popleft()
+            if not box.stale:
+                return box
+            box.stale -= 1
+            self.stale -= 1
+        return None
+
+    def skip(self, box: Mailbox, count: int) -> None:
+        """The first messages of a mailbox are gone by another way."""
+        if self.ready is None:
+            return
+        box.stale += count
+        self.stale += count
+        if self.stale > MAX_STALE + len(self.ready) // 2:
+            self._prune(self.ready)
+
+    def _prune(self, ready: deque[Mailbox]) -> None:
+        for _ in range(len(ready)):
+            box = ready.popleft()
+            if box.stale:
+                box.stale -= 1
+            else:
+                ready.append(box)
+        self.stale = 0
 
 
 class Mailboxes:
@@ -157,9 +179,13 @@ class Mailboxes:
         shared = box.shared
         if shared is not None and shared.ready is not None:
             shared.ready.append(box)
-            if not box.waiters:
-                return wake_one(shared.waiters)
-        return bool(box.waiters) and wake_one(box.waiters)
+        return self.wake(box)
+
+    def wake(self, box: Mailbox) -> bool:
+        """Wake a receiver of this mailbox, if one waits."""
+        if box.waiters and wake_one(box.waiters):
+            return True
+        return box.shared is not None and wake_one(box.shared.waiters)
 
     def put_back(self, box: Mailbox, parcel: Parcel) -> None:
         """A receiver was given this message and cancelled before it could see it."""
@@ -167,39 +193,44 @@ class Mailboxes:
         self._count += 1
         if box.shared is not None and box.shared.ready is not None:
             box.shared.ready.appendleft(box)
-            wake_one(box.shared.waiters)
-        wake_one(box.waiters)
+        self.wake(box)
 
     def take(self, box: Mailbox, now: float) -> Parcel | None:
-        """The next message of this mailbox."""
-        if not box.parcels:
-            return None
-        parcel = box.take(now, self._expire)
-        if parcel is not None:
-            self._count -= 1
-        return parcel
+        """The next message of this mailbox that is not expired."""
+        parcels = box.parcels
+        gone = 0
+        found = None
+        while parcels and found is None:
+            parcel = parcels.popleft()
+            gone += 1
+            if parcel.deadline > now:
+                found = parcel
+        if gone:
+            self._gone(box, gone, expired=gone - (found is not None))
+        return found
 
     def take_all(self, box: Mailbox) -> list[Parcel]:
         """Everything that waits in this mailbox, expired or not."""
         parcels = list(box.parcels)
         box.parcels.clear()
-        self._count -= len(parcels)
+        self._gone(box, len(parcels))
         return parcels
 
     def take_shared(self, inbox: str, now: float) -> tuple[Mailbox, Parcel] | None:
         """The next message of any mailbox with this part up to ``!``, in order of arrival."""
         shared = self.shared(inbox)
-        ready = shared.watch(box for box in self if box.shared is shared)
-        while ready:
-            box = ready.popleft()
-            parcel = self.take(box, now)
-            if parcel is not None:
+        shared.watch(box for box in self if box.shared is shared)
+        while (box := shared.pop()) is not None:
+            parcel = box.parcels.popleft()
+            self._count -= 1
+            if parcel.deadline > now:
                 return box, parcel
+            self._lost(Loss.EXPIRED, 1)
         return None
 
     def forget(self, box: Mailbox) -> None:
-        """Drop a mailbox; what it still held was counted by `expire` before."""
-        self._count -= len(box.parcels)
+        """Drop a mailbox and what it still holds."""
+        self.take_all(box)
         self._boxes.pop(box.name, None)
 
     def expire(self, now: float) -> list[Mailbox]:
@@ -209,10 +240,20 @@ class Mailboxes:
             parcels = box.parcels
             if parcels and parcels[0].deadline <= now:
                 found.append(box)
+                gone = 0
                 while parcels and parcels[0].deadline <= now:
                     parcels.popleft()
-                    self._expire()
+                    gone += 1
+                self._gone(box, gone, expired=gone)
         return found
+
+    def _gone(self, box: Mailbox, count: int, expired: int = 0) -> None:
+        """Account for messages that were taken from the front of a mailbox."""
+        self._count -= count
+        if box.shared is not None:
+            box.shared.skip(box, count)
+        if expired:
+            self._lost(Loss.EXPIRED, expired)
 
     def desert(self, now: float) -> None:
         """All receivers are gone, with the loop that they waited on."""
@@ -234,12 +275,4 @@ class Mailboxes:
     def clear(self) -> None:
         """Drop every message, not the mailboxes."""
         for box in self._boxes.values():
-            box.parcels.clear()
-        for shared in self._shared.values():
-            if shared.ready is not None:
-                shared.ready.clear()
-        self._count = 0
-
-    def _expire(self) -> None:
-        self._count -= 1
-        self._lost(Loss.EXPIRED, 1)
+            self.take_all(box)

@@ -89,6 +89,7 @@ class Groups:
         subscriber_of: Callable[[str], Subscriber],
         put: Callable[[Mailbox, Parcel], bool],
         context_of: Callable[[str], bytes],
+        expiry_ms: int,
         in_order: Callable[[str], Awaitable[None]],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
@@ -96,6 +97,7 @@ class Groups:
         self._subscriber_of = subscriber_of
         self._put = put
         self._context_of = context_of
+        self._expiry_ms = expiry_ms
         self._in_order = in_order
         self._spawn = spawn
         self._groups: dict[str, Group] = {}
@@ -108,9 +110,11 @@ class Groups:
         """Go on with the memberships of another loop, before anything is subscribed here."""
         for name, old in previous._groups.items():
             group = self._groups[name] = Group(name, old.shard, old.context, old.members)
-            for member in group.members.values():
+            for channel, member in list(group.members.items()):
                 member.joining = 0
-                member.active = True
+                member.active = member.active or member.stored
+                if not member.active:  # whoever waited for the answer is gone
+                    self._remove(group, channel, member)
 
     def on_shard(self, shard: str) -> list[str]:
         return [group.name for group in self._groups.values() if group.shard == shard]
@@ -193,12 +197,12 @@ class Groups:
         if group is None or member is None:
             return
         group.changed()
-        if op == "stored":
+        if op == "stored" and position > member.since:
             member.stored = True
             member.stored_at = position
             if not member.joining and position > member.joined_at:
                 self._serve_again(group, member)
-        elif op == "unstored":
+        elif op == "unstored" and position > member.since:
             member.stored = False
             member.active = True
         elif op == "leave":
@@ -229,8 +233,9 @@ class Groups:
                 group.changed()
                 group.latest_since = 0
                 for member in group.members.values():
+                    # One that joins is none yet; one that was stored is nowhere but here.
+                    member.active = member.active or member.stored
                     member.stored = False
-                    member.active = True
                     member.joined_at = member.kicked_at = member.stored_at = member.since = 0
 
     # -- internals
@@ -251,11 +256,15 @@ class Groups:
         """Return once the shard has confirmed the group's subscription."""
         task = group.subscribed
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            subscriber = self._subscriber_of(group.shard)
-            task = self._loop.create_task(subscriber.subscribe(group.name))
-            group.subscribed = task
+            task = group.subscribed = self._loop.create_task(self._subscribe(group))
         if not task.done():
             await asyncio.shield(task)
+
+    async def _subscribe(self, group: Group) -> None:
+        subscriber = self._subscriber_of(group.shard)
+        await subscriber.subscribe(group.name)
+        if group.name not in self._groups:  # left meanwhile
+            subscriber.unsubscribe(group.name)
 
     async def _confirm(self, group: Group, member: Member, *, keep: bool = False) -> bool:
         """Make a membership known to the shard; True: it had been stored there.
@@ -274,20 +283,29 @@ class Groups:
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
         member.life = self._links.to(group.shard).keys.incarnation
-        if not member.active:
-            member.since = position
-            group.latest_since = max(group.latest_since, position)
         group.changed()
+        if not member.active:
+            self._activate(group, member, was_stored, position)
+        elif member.stored and not was_stored:
+            self._serve_again(group, member)
+        return was_stored
+
+    def _activate(self, group: Group, member: Member, was_stored: bool, position: int) -> None:
+        """The shard has answered to a new member; controls may have come before the answer."""
+        member.since = position
+        group.latest_since = max(group.latest_since, position)
         if member.kicked_at > position:
             if not member.joining:
                 self._remove(group, member.box.name, member)
-        elif was_stored and not member.active:
-            member.stored = True  # until the control arrives
-        elif not member.stored:
-            member.active = True
-        elif member.stored_at > position:
+            return
+        if was_stored:
+            member.stored = True  # until the control arrives, which makes it active
+            return
+        member.active = True
+        if member.stored_at <= position:
+            member.stored = False  # it was removed again before the join
+        elif member.stored:
             self._serve_again(group, member)
-        return was_stored
 
     async def _take_over(self, group: Group, member: Member) -> tuple[bool, int]:
         """End a stored membership: whether there was one, and the position of this moment.
@@ -299,7 +317,7 @@ class Groups:
         def build(keys: Keys, _fence_ms: int) -> tuple[tuple[bytes, ...], Command]:
             return (
                 (keys.members(group.name), keys.seq, keys.log),
-                (member.box.name, keys.group(group.name), unstored),
+                (member.box.name, keys.group(group.name), unstored, self._expiry_ms),
             )
 
         was_stored, position = await self._links.to(group.shard).run(scripts.GROUP_JOIN, build)

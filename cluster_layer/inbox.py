@@ -33,11 +33,10 @@ class Cursors:
 
     def of(self, incarnation: str) -> dict[str, bytes]:
         """Inbox name -> id of the last entry that was taken."""
-        cursors = self._by_incarnation.get(incarnation)
-        if cursors is None:
-            cursors = self._by_incarnation[incarnation] = {}
-            if len(self._by_incarnation) > MAX_INCARNATIONS:
-                self._by_incarnation.pop(next(iter(self._by_incarnation)))
+        cursors = self._by_incarnation.pop(incarnation, {})
+        self._by_incarnation[incarnation] = cursors  # the latest used comes last
+        if len(self._by_incarnation) > MAX_INCARNATIONS:
+            self._by_incarnation.pop(next(iter(self._by_incarnation)))
         return cursors
 
 

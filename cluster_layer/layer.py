@@ -23,7 +23,7 @@ from cluster_layer.envelope import Message, decode_body, encode_body
 from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, NotOurChannel
 from cluster_layer.flush import flush
 from cluster_layer.hosts import Hosts, Runtime
-from cluster_layer.loops import run_on
+from cluster_layer.loops import Handover, run_on
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
@@ -187,6 +187,10 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     # -- beyond it
 
+    async def close_pools(self) -> None:
+        """The name that channels_redis has for `close`."""
+        await self.close()
+
     async def open(self) -> None:
         """Say that this event loop lives: it gets connections of its own from the first call on."""
         await self._ensure_open()
@@ -256,14 +260,20 @@ class ClusterChannelLayer(BaseChannelLayer):
     async def _next(self, node: Node, channel: str) -> tuple[str, Parcel]:
         if node.loop is asyncio.get_running_loop():
             return await node.receive(channel)
-        waiting = asyncio.run_coroutine_threadsafe(node.receive(channel), node.loop)
+        handover: Handover[tuple[str, Parcel]] = Handover()
+        waiting = asyncio.run_coroutine_threadsafe(_receive(node, channel, handover), node.loop)
         try:
-            return await asyncio.wrap_future(waiting)
+            await asyncio.wrap_future(waiting)
         except asyncio.CancelledError:
-            # It may have got a message in the moment in which we were cancelled.
-            if not waiting.cancel() and not waiting.exception():
-                node.loop.call_soon_threadsafe(node.put_back, *waiting.result())
+            received = handover.close()
+            if received is not None:
+                node.loop.call_soon_threadsafe(node.put_back, *received)
+            if not node.alive and not _is_cancelling():
+                raise NodeClosed from None  # its loop has ended, not we
             raise
+        received = handover.close()
+        assert received is not None  # noqa: S101 - it was put before the future was done
+        return received
 
     def _opened(self, parcel: Parcel) -> Message | None:
         """The message in a parcel; what can't be read is dropped and counted."""
@@ -277,6 +287,18 @@ class ClusterChannelLayer(BaseChannelLayer):
         except MalformedEnvelope:
             self._counters.lose(Loss.MALFORMED)
         return None
+
+
+async def _receive(node: Node, channel: str, handover: Handover[tuple[str, Parcel]]) -> None:
+    """On the node's loop: hand the next message over, or keep it."""
+    received = await node.receive(channel)
+    if not handover.put(received):
+        node.put_back(*received)
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _on(host: Runtime | Node, work: Coroutine[Any, Any, T]) -> T:

@@ -27,6 +27,8 @@ from cluster_layer.scripts import Script
 logger = logging.getLogger("cluster_layer")
 
 HEARTBEAT_S = 1.0
+# The counter of publications must not begin anew while somebody is connected.
+SEQ_TTL_MS = 30 * 86_400_000
 INTERRUPT_AGAIN_S = 0.01
 BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
 
@@ -63,6 +65,7 @@ class Link:
         self.keys = Keys(settings.prefix, "", endpoint.db)
         self.watchers: list[Callable[[], None]] = []  # called when it has come up or gone down
         self._counters = counters
+        self._latest: Connection | None = None
         self._refusal: str | None = None  # why the last attempt failed, until one succeeds
         self.loop = self._loop = asyncio.get_running_loop()
         self._attempt: asyncio.Future[Connection] = self._loop.create_future()
@@ -113,6 +116,10 @@ class Link:
                 await self._settled(fence)
                 raise
         raise AssertionError("unreachable")
+
+    def shard_time_ms(self) -> float:
+        """The shard's clock by the latest connection's idea of it; 0 before there was one."""
+        return self._latest.shard_time_ms() if self._latest is not None else 0.0
 
     def interrupt(self, other: Connection | None, again: Callable[[], None]) -> None:
         """End the blocking read of another connection to this shard, as if its time were over.
@@ -171,8 +178,8 @@ class Link:
         while True:
             try:
                 connection = await self._open()
-            except ShardUnavailable as error:
-                self._failed(error, first=pause_s == 0.0)
+            except Exception as error:  # noqa: BLE001 - a link that ends would never come up again
+                self._failed(self._unavailable(error), first=pause_s == 0.0)
                 pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
                 # Jitter: many processes lose the same shard at the same moment.
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -210,6 +217,7 @@ class Link:
         while await connection.stays(HEARTBEAT_S):
             try:
                 await connection.identify()
+                await connection.execute(("PEXPIRE", self.keys.seq, SEQ_TTL_MS))
             except (ShardUnavailable, DeliveryUnknown) as error:
                 connection.close(error.reason)
             if connection.incarnation != incarnation:
@@ -220,7 +228,7 @@ class Link:
         if self.keys.incarnation:
             self._counters.shards[self.shard].reconnects += 1
         self.keys = Keys(self.settings.prefix, connection.incarnation, self.endpoint.db)
-        self.connection = connection
+        self.connection = self._latest = connection
         self._refusal = None
         if not self._attempt.done():
             self._attempt.set_result(connection)
@@ -238,6 +246,12 @@ class Link:
         self._refusal = error.reason
         self._fail_attempt(error)
         self._attempt = self._loop.create_future()
+
+    def _unavailable(self, error: Exception) -> ShardUnavailable:
+        if isinstance(error, ShardUnavailable):
+            return error
+        logger.error("shard %s: cannot connect", self.shard, exc_info=error)
+        return ShardUnavailable(self.shard, repr(error))
 
     def _fail_attempt(self, error: ShardUnavailable) -> None:
         if not self._attempt.done():

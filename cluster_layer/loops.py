@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
@@ -75,6 +75,31 @@ class Ages:
         """Whether a loop that calls now has been calling for long enough."""
         now = time.monotonic()
         return now - self._first_seen.setdefault(loop, now) > LIVING_S
+
+
+class Handover(Generic[T]):
+    """One result on its way from one loop's thread to another's; either side may give up.
+
+    A future between loops would drop a result whose reader is cancelled at that moment.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self._result: T | None = None
+
+    def put(self, result: T) -> bool:
+        """Hand the result over; False: nobody wants it any more, it is still ours."""
+        with self._lock:
+            if not self._closed:
+                self._result = result
+            return not self._closed
+
+    def close(self) -> T | None:
+        """Take what has been handed over; from now on nothing is."""
+        with self._lock:
+            self._closed = True
+            return self._result
 
 
 async def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:

@@ -31,6 +31,10 @@ from topology.errors import ClusterError
 logger = logging.getLogger("cluster_layer")
 
 SWEEP_S = 1.0
+BARRIER_AGAIN_S = 0.05
+CLOCK_MARGIN_MS = 50
+# A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
+HOLD_TIMEOUTS = 3
 FLUSH_REPLY_MS = 60_000
 
 
@@ -86,12 +90,13 @@ class Node:
         self._queues: dict[str, QueueReader] = {}
         self._inboxes_on: defaultdict[str, set[str]] = defaultdict(set)
         self._barriers: dict[Lane, bool] = {}  # running; True: once more
-        self._sequencer = Sequencer(self._deliver, self._ask)
+        self._sequencer = Sequencer(self._deliver, self._ask, self._latest)
         self.groups = Groups(
             links,
             self._subscriber,
             self.mailboxes.put,
             lambda group: group_context(self._prefix, group),
+            round(config.group_expiry * 1000),
             self._in_order,
             self._spawn,
         )
@@ -152,6 +157,7 @@ class Node:
             return await self._receive_any(name)
         while True:
             box = self.mailboxes.open(name)
+            box.abandoned_at = None
             parcel = self.mailboxes.take(box, time.monotonic())
             if parcel is not None:
                 return name, parcel
@@ -168,6 +174,7 @@ class Node:
         while True:
             found = self.mailboxes.take_shared(inbox, time.monotonic())
             if found is not None:
+                found[0].abandoned_at = None
                 return found[0].name, found[1]
             waiter: asyncio.Future[None] = self.loop.create_future()
             shared.waiters.append(waiter)
@@ -184,7 +191,6 @@ class Node:
         """Sleep until there may be a message."""
         waiter: asyncio.Future[None] = self.loop.create_future()
         box.waiters.append(waiter)
-        box.abandoned_at = None
         if not is_process_specific(box.name):
             self._queue(box.name).want(box)
         try:
@@ -193,7 +199,7 @@ class Node:
             if waiter in box.waiters:
                 box.waiters.remove(waiter)
             elif box.parcels:
-                wake_one(box.waiters)  # it was meant for us; the next may have it
+                self.mailboxes.wake(box)  # it was meant for us; the next may have it
             self._receiver_left(box)
             raise
 
@@ -259,7 +265,8 @@ class Node:
         text, _, data = payload.partition(b":")
         lane = Lane(shard, GROUP)
         try:
-            position = int(text)
+            # What has no position of its own comes after all that was published before.
+            position = int(text) or self._sequencer.received(lane)
             envelope = decode(data)
         except (ValueError, MalformedEnvelope):
             self.lose(Loss.MALFORMED)
@@ -269,7 +276,8 @@ class Node:
         deadline = time.monotonic() + envelope.ttl_ms / 1000 - late_s
         arrival = Arrival(envelope, group, position, deadline)
         self._counters.shards[shard].received += 1
-        self._sequencer.offer(lane, position, envelope.marks, arrival, time.monotonic())
+        if not self._sequencer.offer(lane, position, envelope.marks, arrival, time.monotonic()):
+            self.lose(Loss.ORDER)
 
     def on_entry(
         self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
@@ -390,18 +398,32 @@ class Node:
         try:
             while self._barriers[lane]:
                 self._barriers[lane] = False
-                needed = self._sequencer.needed(lane)
+                begun = self._sequencer.begin(lane)
+                if await self._came_to_the_end(lane):
+                    self._sequencer.reached(lane, begun)
+        finally:
+            del self._barriers[lane]
+
+    async def _came_to_the_end(self, lane: Lane) -> bool:
+        """Have everything offered that was written to a lane before; False: it was cut."""
+        while self._sequencer.incarnation(lane) is not None:
+            try:
                 if lane.kind == GROUP:
                     await self._subscriber(lane.shard).barrier()
                 elif lane.shard in self._inboxes:
                     await self._inboxes[lane.shard].read_to_end()
-                self._sequencer.reached(lane, needed)
-        except ClusterError:
-            self._sequencer.close(lane)
-            if lane.kind == INBOX:
-                self._link_changed(self._links.to(lane.shard))
-        finally:
-            del self._barriers[lane]
+                return True
+            except ClusterError:
+                await asyncio.sleep(
+                    BARRIER_AGAIN_S
+                )  # the lane is about to be cut, or is being set up
+        return False
+
+    def _latest(self, lane: Lane) -> int:
+        """What an inbox has come to on its shard by now, by our idea of the shard's clock."""
+        if lane.kind == GROUP:
+            return 0  # a subscription that was cut brings nothing old
+        return int(self._links.to(lane.shard).shard_time_ms() + CLOCK_MARGIN_MS) << 20
 
     def _link_changed(self, link: Link) -> None:
         if link.shard not in self._inboxes:
@@ -435,7 +457,7 @@ class Node:
             elif box.idle:
                 self.mailboxes.forget(box)
         self.groups.renew(now, now + self._config.group_expiry)
-        self._sequencer.expire(now - self._config.timeout)
+        self._sequencer.expire(now - HOLD_TIMEOUTS * self._config.timeout)
 
     def _forget(self, box: Mailbox) -> None:
         """Nobody reads this channel any more: drop it with its memberships."""
@@ -455,7 +477,7 @@ class Node:
         except ClusterError as error:
             if error.definite:  # still ours: whoever receives here next gets them
                 for parcel in reversed(parcels):
-                    self.mailboxes.put_back(box, parcel)
+                    self.mailboxes.put_back(self.mailboxes.open(box.name), parcel)
             else:
                 self.lose(Loss.UNAVAILABLE, len(items))
 
@@ -465,6 +487,9 @@ class Node:
         try:
             if shard in self._inboxes:
                 await self._inboxes[shard].skip_to_end()
+            for item in self._sequencer.drop_held():
+                if isinstance(item, asyncio.Future):
+                    self._deliver(Lane(shard, GROUP), item)
             self.mailboxes.clear()
             self.groups.clear(shard)
             connection = await link.ready()
@@ -489,6 +514,7 @@ class Node:
 
     async def close(self) -> None:
         """Stop reading; what was popped and not received goes back to its queue."""
+        await asyncio.gather(*(queue.finish() for queue in self._queues.values()))
         for box in list(self.mailboxes):
             if box.parcels and not is_process_specific(box.name):
                 await self._return(self._queue(box.name), box)

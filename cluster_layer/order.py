@@ -94,58 +94,104 @@ class Trail:
         return marks or None
 
 
-class _Held(NamedTuple):
+class _Need(NamedTuple):
+    """A position that must have been delivered first, on one life of one lane."""
+
+    lane: Lane
+    incarnation: str
     position: int
-    needs: list[tuple[Lane, int]]
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    position: int
+    needs: list[_Need]
     item: Any
     since: float
+    serial: int
 
 
 class _LaneState:
-    __slots__ = ("incarnation", "received", "waiting")
+    """One life of one lane. It outlives a cut for as long as it holds messages."""
 
-    def __init__(self, incarnation: str) -> None:
-        self.incarnation = incarnation
+    __slots__ = ("cut", "received", "waiting")
+
+    def __init__(self) -> None:
+        self.cut = False
         self.received = 0
         self.waiting: deque[_Held] = deque()
+
+    def lacks(self, position: int) -> bool:
+        """Whether something up to this position may still arrive, or be held."""
+        if not self.cut and self.received < position:
+            return True
+        return bool(self.waiting) and self.waiting[0].position <= position
 
 
 class Sequencer:
     """Holds messages back until what their writers wrote before has been delivered.
 
     `deliver(lane, item)` is called in an order that P3 allows; `ask(lane)` requests a barrier of a
-    lane, which is answered by `reached`.
+    lane, which is answered by `begin` and `reached`. `latest(lane)` estimates the position that the
+    lane has come to on its shard, also while it is cut.
     """
 
-    def __init__(self, deliver: Callable[[Lane, Any], None], ask: Callable[[Lane], None]) -> None:
+    def __init__(
+        self,
+        deliver: Callable[[Lane, Any], None],
+        ask: Callable[[Lane], None],
+        latest: Callable[[Lane], int] = lambda _lane: 0,
+    ) -> None:
         self._deliver = deliver
         self._ask = ask
-        self._lanes: dict[Lane, _LaneState] = {}
+        self._latest = latest
+        self._incarnations: dict[Lane, str] = {}  # of the lanes that are connected
+        self._lanes: dict[tuple[Lane, str], _LaneState] = {}
         self._floors: dict[tuple[Lane, str], int] = {}
-        self._blocked: set[Lane] = set()
+        self._blocked: dict[tuple[Lane, str], None] = {}
+        self._serial = 0
+
+    # -- lanes
 
     def open(self, lane: Lane, incarnation: str) -> None:
         """The lane is connected to this incarnation."""
-        state = self._lanes.get(lane)
-        if state is None or state.incarnation != incarnation:
+        known = self._incarnations.get(lane)
+        if known == incarnation:
+            return
+        if known is not None:
             self.close(lane)
-            self._lanes[lane] = _LaneState(incarnation)
+        self._incarnations[lane] = incarnation
+        self._lanes.setdefault((lane, incarnation), _LaneState()).cut = False
 
     def close(self, lane: Lane) -> None:
-        """The lane is cut: what it held is delivered, what waits for it need not wait any more."""
-        state = self._lanes.pop(lane, None)
-        if state is None:
+        """The lane is cut: what it holds goes on waiting, but nobody waits for what is to come."""
+        incarnation = self._incarnations.pop(lane, None)
+        if incarnation is None:
             return
-        self._blocked.discard(lane)
-        for blocked in self._blocked:
-            for held in self._lanes[blocked].waiting:
-                for need, position in held.needs:
-                    if need == lane and state.received < position:
-                        self._set_floor(lane, state.incarnation, position)
-        for held in state.waiting:
-            self._give_up(held)
-            self._deliver(lane, held.item)
+        key = (lane, incarnation)
+        state = self._lanes[key]
+        state.cut = True
+        for held in self._all_held():
+            for need in held.needs:
+                if need[:2] == key and need.position > state.received:
+                    self._set_floor(need)
+        if not state.waiting:
+            del self._lanes[key]
         self._progress()
+
+    def incarnation(self, lane: Lane) -> str | None:
+        """The incarnation that the lane is connected to; None: it is cut."""
+        return self._incarnations.get(lane)
+
+    def positions(self) -> dict[tuple[Lane, str], int]:
+        """(lane, incarnation) -> the highest position that has arrived, for all that are open."""
+        return {key: self._lanes[key].received for key in self._incarnations.items()}
+
+    def received(self, lane: Lane) -> int:
+        """The highest position that has arrived on a connected lane."""
+        return self._lanes[lane, self._incarnations[lane]].received
+
+    # -- messages
 
     def offer(
         self, lane: Lane, position: int, marks: Mapping[str, Mark] | None, item: Any, now: float
@@ -154,131 +200,142 @@ class Sequencer:
 
         Positions on one lane never fall; an item without one of its own has the latest.
         """
-        state = self._lanes[lane]
+        key = (lane, self._incarnations[lane])
+        state = self._lanes[key]
         state.received = max(state.received, position)
-        if self._floors and position <= self._floors.get((lane, state.incarnation), -1):
-            return False
-        if marks is None and not state.waiting:
+        in_time = position > self._floors.get(key, -1)
+        if in_time and marks is None and not state.waiting:
             self._deliver(lane, item)
-            if self._blocked:
-                self._progress()
-            return True
-        state.waiting.append(_Held(position, self._needs(lane, marks or {}), item, now))
-        self._blocked.add(lane)
-        self._progress()
-        return True
-
-    def incarnation(self, lane: Lane) -> str | None:
-        """The incarnation that the lane is connected to; None: it is cut."""
-        state = self._lanes.get(lane)
-        return None if state is None else state.incarnation
-
-    def positions(self) -> dict[tuple[Lane, str], int]:
-        """(lane, incarnation) -> the highest position that has arrived, for all that are open."""
-        return {(lane, state.incarnation): state.received for lane, state in self._lanes.items()}
-
-    def received(self, lane: Lane) -> int:
-        """The highest position that has arrived on the lane."""
-        return self._lanes[lane].received
-
-    def reached(self, lane: Lane, position: int) -> None:
-        """A barrier is through: everything up to this position has been offered."""
-        state = self._lanes.get(lane)
-        if state is None:
-            return
-        state.received = max(state.received, position)
-        for blocked in self._blocked:
-            for held in self._lanes[blocked].waiting:
-                # An unknown outcome is not ahead of us any more, wherever it is.
-                held.needs[:] = [
-                    (need, state.received if need == lane and at == UNKNOWN else at)
-                    for need, at in held.needs
-                ]
-        self._progress()
+        elif in_time:
+            self._serial += 1
+            needs = self._needs(lane, marks or {})
+            state.waiting.append(_Held(position, needs, item, now, self._serial))
+            self._blocked[key] = None
+        if self._blocked:
+            self._progress()
+        return in_time
 
     def expire(self, before: float) -> int:
         """Deliver what is held since before this time; how many messages gave up their order."""
         given_up = 0
-        for lane in list(self._blocked):
-            waiting = self._lanes[lane].waiting
+        for key in list(self._blocked):
+            waiting = self._lanes[key].waiting
             while waiting and waiting[0].since < before:
                 held = waiting.popleft()
-                self._give_up(held)
-                self._deliver(lane, held.item)
+                for need in held.needs:
+                    if self._is_open(need):
+                        self._set_floor(need)
+                self._deliver(key[0], held.item)
                 given_up += 1
         self._progress()
         return given_up
 
-    def needed(self, lane: Lane) -> int:
-        """The highest position of this lane that anything waits for; 0: nothing does."""
-        needs = (
-            position
-            for blocked in self._blocked
-            for held in self._lanes[blocked].waiting
-            for need, position in held.needs
-            if need == lane and position != UNKNOWN
-        )
-        return max(needs, default=0)
+    def drop_held(self) -> list[Any]:
+        """Forget every message that is held; returns the items."""
+        items = [held.item for held in self._all_held()]
+        for key in self._blocked:
+            self._lanes[key].waiting.clear()
+        self._progress()
+        return items
 
-    def _needs(self, lane: Lane, marks: Mapping[str, Mark]) -> list[tuple[Lane, int]]:
+    # -- barriers
+
+    def begin(self, lane: Lane) -> tuple[int, int]:
+        """A barrier is about to be made: what `reached` has to be told when it is through."""
+        needs = (need for held in self._all_held() for need in held.needs)
+        positions = (n.position for n in needs if n.lane == lane and n.position != UNKNOWN)
+        return self._serial, max(positions, default=0)
+
+    def reached(self, lane: Lane, begun: tuple[int, int]) -> None:
+        """A barrier is through: everything that was written before it began has been offered."""
+        incarnation = self._incarnations.get(lane)
+        if incarnation is None:
+            return
+        serial, position = begun
+        state = self._lanes[lane, incarnation]
+        state.received = max(state.received, position)
+        for key in self._blocked:
+            for held in self._lanes[key].waiting:
+                if held.serial <= serial:
+                    held.needs = [
+                        self._known(need, state, key[0], held) if need.lane == lane else need
+                        for need in held.needs
+                    ]
+        self._progress()
+
+    # -- internals
+
+    def _all_held(self) -> list[_Held]:
+        return [held for key in self._blocked for held in self._lanes[key].waiting]
+
+    def _known(self, need: _Need, state: _LaneState, lane: Lane, held: _Held) -> _Need:
+        """A need of unknown position, once a barrier has shown what can be ahead of it.
+
+        What is held on that lane because it needs *us* was written after us, and so was all behind
+        it.
+        """
+        if need.position != UNKNOWN:
+            return need
+        position = state.received
+        for other in state.waiting:
+            if any(n.lane == lane and n.position >= held.position for n in other.needs):
+                position = min(position, other.position - 1)
+                break
+        return need._replace(position=position)
+
+    def _needs(self, lane: Lane, marks: Mapping[str, Mark]) -> list[_Need]:
         needs = []
         for shard, mark in marks.items():
             for kind, position in ((INBOX, mark.inbox), (GROUP, mark.group)):
-                need = Lane(shard, kind)
-                if position is None or need == lane:
+                need_lane = Lane(shard, kind)
+                if position is None or need_lane == lane:
                     continue
-                state = self._lanes.get(need)
-                if state is None or state.incarnation != mark.incarnation:
-                    self._set_floor(need, mark.incarnation, position)
-                    continue
-                needs.append((need, position))
-                if state.received < position:
-                    self._ask(need)
+                need = _Need(need_lane, mark.incarnation, position)
+                state = self._lanes.get((need_lane, mark.incarnation))
+                if not self._is_open(need):
+                    self._set_floor(need)
+                elif state is not None and state.received < position:
+                    self._ask(need_lane)
+                if state is not None and state.lacks(position):
+                    needs.append(need)
         return needs
 
-    def _satisfied(self, need: Lane, position: int) -> bool:
-        state = self._lanes.get(need)
-        if state is None:
-            return True
-        if state.received < position:
-            return False
-        return not state.waiting or state.waiting[0].position > position
+    def _is_open(self, need: _Need) -> bool:
+        return self._incarnations.get(need.lane) == need.incarnation
+
+    def _satisfied(self, need: _Need) -> bool:
+        state = self._lanes.get((need.lane, need.incarnation))
+        return state is None or not state.lacks(need.position)
 
     def _progress(self) -> None:
         moved = True
         while moved and self._blocked:
             moved = False
-            for lane in list(self._blocked):
-                moved = self._advance(lane) or moved
+            for key in list(self._blocked):
+                moved = self._advance(key) or moved
 
-    def _advance(self, lane: Lane) -> bool:
-        state = self._lanes.get(lane)
-        if state is None:
-            self._blocked.discard(lane)
-            return False
+    def _advance(self, key: tuple[Lane, str]) -> bool:
+        state = self._lanes[key]
         moved = False
-        while state.waiting and all(self._satisfied(*need) for need in state.waiting[0].needs):
-            self._deliver(lane, state.waiting.popleft().item)
+        while state.waiting and all(self._satisfied(need) for need in state.waiting[0].needs):
+            self._deliver(key[0], state.waiting.popleft().item)
             moved = True
         if not state.waiting:
-            self._blocked.discard(lane)
+            del self._blocked[key]
+            moved = True
+            if state.cut:
+                del self._lanes[key]
         return moved
 
-    def _give_up(self, held: _Held) -> None:
-        for need, position in held.needs:
-            state = self._lanes.get(need)
-            if state is not None and state.received < position:
-                self._set_floor(need, state.incarnation, position)
-
-    def _set_floor(self, lane: Lane, incarnation: str, position: int) -> None:
-        """What turns up at or below this position later would be out of order: it is dropped.
-
-        Only an inbox can bring old entries: a subscription that was cut has lost them.
-        """
-        if lane.kind != INBOX or position == UNKNOWN:
+    def _set_floor(self, need: _Need) -> None:
+        """What turns up at or below this position later would be out of order: it is dropped."""
+        position = need.position
+        if position == UNKNOWN:
+            # It was settled before the message that names it was sent: it can't be ahead of now.
+            position = self._latest(need.lane)
+        if position <= 0:
             return
-        key = (lane, incarnation)
-        floor = max(position, self._floors.pop(key, 0))
-        self._floors[key] = floor
+        key = (need.lane, need.incarnation)
+        self._floors[key] = max(position, self._floors.pop(key, -1))
         if len(self._floors) > 4 * MAX_TRAIL:
             self._floors.pop(next(iter(self._floors)))

@@ -8,6 +8,7 @@ in our hands alone, and moving it is no second delivery.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -41,6 +42,9 @@ class QueueReader(Reader[Connection]):
         self._wanted = asyncio.Event()
         self._blocked_on: frozenset[str] = frozenset()
         self._rotation = 0
+        self._finishing = False
+        self._finished = asyncio.Event()
+        self._finished.set()
         super().__init__(link)
 
     def want(self, box: Mailbox) -> None:
@@ -54,6 +58,16 @@ class QueueReader(Reader[Connection]):
         if _demand(box) <= 0:
             self._boxes.pop(box.name, None)
             self._look_again()
+
+    async def finish(self) -> None:
+        """Pop nothing more, and take in what is on its way; bounded by the connection's timeout."""
+        self._finishing = True
+        self._wanted.set()
+        self._look_again()
+        if self._connection is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._connection.timeout_s):
+                    await self._finished.wait()
 
     async def put_back(self, channel: str, items: Sequence[bytes]) -> None:
         """Return popped items to the head of their queue. ShardUnavailable, DeliveryUnknown."""
@@ -69,14 +83,17 @@ class QueueReader(Reader[Connection]):
         await self._wanted.wait()
 
     async def _read(self, connection: Connection, keys: Keys) -> None:
-        while True:
-            boxes = self._in_demand()
-            if not boxes:
-                self._wanted.clear()
-                await self._wait_wanted(connection)
-                continue
-            if not await self._pop(connection, keys, boxes):
-                await self._pop_blocking(connection, keys)
+        self._finished.clear()
+        try:
+            while not self._finishing:
+                boxes = self._in_demand()
+                if not boxes:
+                    self._wanted.clear()
+                    await self._wait_wanted(connection)
+                elif not await self._pop(connection, keys, boxes):
+                    await self._pop_blocking(connection, keys)
+        finally:
+            self._finished.set()
 
     async def _wait_wanted(self, connection: Connection) -> None:
         """Sleep without demand, but notice a dead connection, so that it is not the first news."""
@@ -119,7 +136,7 @@ class QueueReader(Reader[Connection]):
 
     async def _pop_blocking(self, connection: Connection, keys: Keys) -> None:
         boxes = {keys.queue(box.name): box for box in self._in_demand()}
-        if not boxes:
+        if not boxes or self._finishing:
             return
         self._blocked_on = frozenset(box.name for box in boxes.values())
         try:
@@ -141,7 +158,8 @@ class QueueReader(Reader[Connection]):
 
     def _look_again(self) -> None:
         """Interrupt a blocking read of other channels than those that are wanted now."""
-        if self._blocked_on and self._blocked_on != frozenset(self._boxes):
+        wanted = frozenset() if self._finishing else frozenset(self._boxes)
+        if self._blocked_on and self._blocked_on != wanted:
             self._link.interrupt(self._connection, self._look_again)
 
 

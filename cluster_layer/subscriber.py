@@ -186,6 +186,7 @@ class Subscriber(Reader[SubscriberConnection]):
         """
         shard, incarnation = self._link.shard, connection.incarnation
         self._keys = keys
+        self._tick_at = self._loop.time()
         self._held = []
         connection.on_message = self._on_message
         self._owner.on_subscription(shard, incarnation)

@@ -13,8 +13,8 @@ if now > tonumber(ARGV[3]) then
     return redis.error_reply('LATE the write arrived after its deadline')
 end
 local position = redis.call('INCR', KEYS[2])
-if position % 256 == 1 then
-    redis.call('PEXPIRE', KEYS[2], 2592000000)
+if position == 1 then
+    redis.call('PEXPIRE', KEYS[2], 2592000000)  -- whoever is connected extends it
 end
 local reply = {position}
 local members = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
