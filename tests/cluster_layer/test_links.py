@@ -1,0 +1,299 @@
+"""Links to real shards: what they send again, what never, and how they follow a shard's lives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+import redis.exceptions
+
+from cluster_layer import scripts
+from cluster_layer.batching import Command
+from cluster_layer.connection import Connection
+from cluster_layer.counters import Counters
+from cluster_layer.embedded import RedisServer
+from cluster_layer.endpoints import Endpoint, endpoints_of
+from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
+from cluster_layer.keys import Keys
+from cluster_layer.links import Link, Links, LinkSettings
+from cluster_layer.routing import fixed_routes
+from cluster_layer.scripts import Script
+from tests.support.proxy import TcpProxy
+from tests.support.waiting import eventually_async
+
+SETTINGS = LinkSettings(prefix="test", timeout_s=5.0, connect_timeout_s=5.0)
+HURRIED = LinkSettings(prefix="test", timeout_s=0.5, connect_timeout_s=0.5)
+
+
+class Bench:
+    """Links on the running loop, closed at the end, and direct access to their shards."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self._links: list[Link] = []
+
+    def link(self, url: str, settings: LinkSettings = SETTINGS) -> Link:
+        link = Link("shard", Endpoint.from_url(url), settings, self.counters)
+        self._links.append(link)
+        return link
+
+    async def close(self) -> None:
+        for link in self._links:
+            await link.close()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await bench.close()
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[TcpProxy]:
+    with TcpProxy("127.0.0.1", redis_server.port) as proxy:
+        yield proxy
+
+
+# Counts its executions, and keeps the fence as all of ours do.
+_TEXT = """
+local time = redis.call('TIME')
+if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[1]) then
+    return redis.error_reply('LATE')
+end
+return redis.call('INCR', KEYS[1])
+"""
+
+
+class Counting:
+    """A script, loaded on a shard, and how often it has been executed there."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.shard: Any = redis.Redis.from_url(server.url, protocol=2)
+        self.script = Script(_TEXT, self.shard.script_load(_TEXT))
+
+    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("counter"),), (fence_ms,)
+
+    def executions(self) -> int:
+        return sum(int(self.shard.get(key)) for key in self.shard.scan_iter("*:q:counter"))
+
+
+@pytest.fixture
+def counting(redis_server: RedisServer) -> Iterator[Counting]:
+    counting = Counting(redis_server)
+    yield counting
+    counting.shard.close()
+
+
+async def test_calls_wait_for_the_first_connection(bench: Bench, redis_server: RedisServer) -> None:
+    """A call that comes before the link is up is served by it."""
+    connection = await bench.link(redis_server.url).ready()
+    assert await connection.execute(("PING",)) == b"PONG"
+
+
+async def test_a_script_runs_on_the_keys_of_this_life(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """Keys are made for the incarnation to which the call goes."""
+    link = bench.link(redis_server.url)
+    assert await link.run(counting.script, counting.build) == 1
+    assert link.connection is not None
+    key = f"test:{link.connection.incarnation}:q:counter"
+    assert counting.shard.keys() == [key.encode()]
+
+
+async def test_a_forgotten_script_is_loaded_again(bench: Bench, redis_server: RedisServer) -> None:
+    """NOSCRIPT means not executed: after the remedy the call is made once more."""
+    link = bench.link(redis_server.url)
+    connection = await link.ready()
+
+    def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("c"),), (10, 60_000, fence_ms, "m")
+
+    assert await link.run(scripts.QUEUE_PUSH, build) == [1, 0, 0]
+    await connection.execute(("SCRIPT", "FLUSH"))
+    assert await link.run(scripts.QUEUE_PUSH, build) == [1, 0, 0]
+    assert await connection.execute(("LLEN", link.keys.queue("c"))) == 2
+
+
+async def test_an_error_of_a_script_is_told_and_not_repeated(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """A refusal without a remedy reaches the caller, and the link goes on."""
+    link = bench.link(redis_server.url)
+    await link.ready()
+    counting.shard.lpush(link.keys.queue("counter"), "no number")
+    with pytest.raises(ShardUnavailable, match="WRONGTYPE"):
+        await link.run(counting.script, counting.build)
+    counting.shard.flushall()
+    assert await link.run(counting.script, counting.build) == 1
+
+
+async def test_a_wrong_idea_of_the_shard_s_clock_is_corrected(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """Refused by the fence by our own error: the clock is looked at, and it is tried again."""
+    link = bench.link(redis_server.url)
+    connection = await link.ready()
+    connection._clock_offset_ms -= 3_600_000
+    assert await link.run(counting.script, counting.build) == 1
+
+
+async def test_a_lost_reply_is_never_sent_again(
+    bench: Bench, redis_server: RedisServer, proxy: TcpProxy, counting: Counting
+) -> None:
+    """It was executed once, its outcome is unknown to the caller, and the link comes back."""
+    link = bench.link(proxy.url)
+    await link.ready()
+    proxy.lose_next_reply(b"EVALSHA")
+    with pytest.raises(DeliveryUnknown):
+        await link.run(counting.script, counting.build)
+    assert counting.executions() == 1
+    assert await link.run(counting.script, counting.build) == 2
+
+
+async def test_an_unknown_outcome_is_final_when_it_is_told(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """What a paused shard had not executed when the caller was told, it never executes."""
+    link = bench.link(redis_server.url, HURRIED)
+    await link.ready()
+    redis_server.pause()
+    with pytest.raises(DeliveryUnknown):
+        await link.run(counting.script, counting.build)
+    redis_server.resume()
+    await eventually_async(lambda: link.connection is not None)
+    assert counting.executions() == 0
+    assert await link.run(counting.script, counting.build) == 1
+
+
+async def test_a_cut_costs_a_delay_and_no_error(
+    bench: Bench, redis_server: RedisServer, proxy: TcpProxy, counting: Counting
+) -> None:
+    """Calls that come while the link reconnects wait for it; the reconnect is counted."""
+    link = bench.link(proxy.url)
+    await link.ready()
+    changes: list[bool] = []
+    link.watchers.append(lambda: changes.append(link.connection is not None))
+    proxy.cut()
+    await eventually_async(lambda: changes == [False] or len(changes) > 1)
+    assert await link.run(counting.script, counting.build) == 1
+    assert changes == [False, True]
+    assert bench.counters.shards["shard"].reconnects == 1
+
+
+async def test_a_dead_shard_is_unavailable_at_once(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """Definite, without the deadline's wait, until it is back; then the next call is served."""
+    link = bench.link(redis_server.url)
+    await link.ready()
+    redis_server.kill()
+    await eventually_async(lambda: link._refusal is not None)
+    before = asyncio.get_running_loop().time()
+    for _ in range(20):
+        with pytest.raises(ShardUnavailable) as caught:
+            await link.run(counting.script, counting.build)
+        assert caught.value.definite
+    assert asyncio.get_running_loop().time() - before < SETTINGS.timeout_s / 2
+    redis_server.start()
+    await eventually_async(lambda: link.connection is not None)
+    await link.ready()
+
+
+async def test_a_restarted_shard_has_new_keys(bench: Bench, redis_server: RedisServer) -> None:
+    """Whatever the last life of the server left behind is not read any more."""
+    link = bench.link(redis_server.url)
+    await link.ready()
+    before = link.keys.incarnation
+    redis_server.restart()
+    await eventually_async(lambda: link.connection and link.keys.incarnation != before)
+
+
+async def test_a_promotion_is_noticed_on_a_connection_that_stays(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    """While the shard follows another server it is unavailable; leading again it is a new life."""
+    with RedisServer() as other:
+        link = bench.link(redis_server.url)
+        await link.ready()
+        before = link.keys.incarnation
+        shard: Any = redis.Redis.from_url(redis_server.url)
+        shard.replicaof("127.0.0.1", other.port)
+        await eventually_async(lambda: link.connection is None, 5)
+        with pytest.raises(ShardUnavailable):
+            await link.ready()
+        shard.replicaof("no", "one")
+        await eventually_async(lambda: link.connection and link.keys.incarnation != before, 5)
+        shard.close()
+
+
+async def test_a_write_to_a_replica_is_not_executed(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """READONLY is a refusal: definite, also in the moment before the link has noticed."""
+    with RedisServer() as other:
+        link = bench.link(redis_server.url)
+        await link.ready()
+        counting.shard.replicaof("127.0.0.1", other.port)
+        with pytest.raises(ShardUnavailable) as caught:
+            await link.run(counting.script, counting.build)
+        assert caught.value.definite
+        assert counting.executions() == 0
+
+
+async def test_a_blocking_read_can_be_ended(bench: Bench, redis_server: RedisServer) -> None:
+    """As if its time were over, also if it begins to block only after it was interrupted."""
+    link = bench.link(redis_server.url)
+    await link.ready()
+    reader = await Connection.open(
+        link.endpoint, "shard", connect_timeout_s=5.0, timeout_s=SETTINGS.timeout_s
+    )
+
+    def interrupt() -> None:
+        link.interrupt(reader, interrupt)
+
+    interrupt()
+    reply = await reader.execute(("BLPOP", "k", 60), timeout_s=60)
+    assert reply is None
+    assert reader.lost is None
+    reader.close()
+    interrupt()  # of a connection that is lost: nothing
+
+
+async def test_closing_ends_everything(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """Calls in flight fail as what they are, later ones definitely, and no task is left."""
+    link = bench.link(redis_server.url)
+    connection = await link.ready()
+    in_flight = asyncio.ensure_future(connection.execute(("BLPOP", "k", 30), timeout_s=60))
+    await eventually_async(lambda: counting.shard.info("clients")["blocked_clients"] == 1)
+    await link.close()
+    with pytest.raises(DeliveryUnknown):
+        await in_flight
+    with pytest.raises(ShardUnavailable):
+        await link.ready()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_links_are_made_when_they_are_needed(redis_server: RedisServer) -> None:
+    """One per shard and loop, however often it is asked for; unknown shards are an error."""
+    with RedisServer() as other:
+        hosts = endpoints_of([redis_server.url, other.url])
+        links = Links(fixed_routes(hosts), SETTINGS, Counters())
+        assert links.connected() == {}
+        first = links.to(hosts[0].id)
+        assert links.to(hosts[0].id) is first
+        with pytest.raises(KeyError):
+            links.to("nobody")
+        assert {link.shard for link in links.all()} == {host.id for host in hosts}
+        await asyncio.gather(*(link.ready() for link in links.all()))
+        assert links.connected() == {host.id: True for host in hosts}
+        other.kill()
+        await eventually_async(lambda: links.connected() == {hosts[0].id: True, hosts[1].id: False})
+        await links.close()
+        assert links.connected() == {}
+        assert asyncio.all_tasks() == {asyncio.current_task()}
