@@ -1,6 +1,12 @@
-"""Topology <-> versioned JSON bytes, readable in any language (docs/wire-format.md).
+"""Topology <-> versioned JSON bytes, readable in any language.
 
-A slot table is one string of two hexadecimal digits per slot: the index of the owner in ``shards``.
+::
+
+    {"version": 1, "epoch": 7, "phase": "steady",
+     "shards": [{"id": "a", "url": "redis://a:6379", "weight": 1, "state": "up"}, ...],
+     "table": "0001...", "pending": null, "previous": null}
+
+A table is a string of two lower-case hexadecimal digits per slot: its owner's index in ``shards``.
 """
 
 from __future__ import annotations
