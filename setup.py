@@ -17,6 +17,7 @@ TEST = [
     "hypothesis>=6.100",
     "mypy>=1.11",
     "psutil>=5.9",
+    "pure-sasl>=0.6",
     "pytest>=8.2",
     "pytest-asyncio>=0.25",
     "pytest-timeout>=2.3",

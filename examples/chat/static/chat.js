@@ -141,19 +141,27 @@ function sayFirst(room, entry) {
 function addLine(room, line) {
   const entry = rooms.get(room);
   if (!entry) return;
-  entry.lines.push(line);
+  const last = entry.lines.at(-1);
+  if (line.trouble && last?.trouble === line.trouble) {
+    last.times += 1; // an outage says the same many times
+    if (room === current) element("messages").lastChild.textContent = troubleText(last);
+    return;
+  }
+  entry.lines.push(line.trouble ? { ...line, times: 1 } : line);
   entry.lines.splice(0, entry.lines.length - LONGEST_LIST);
-  if (room === current) showLine(line);
+  if (room === current) showLine(entry.lines.at(-1));
   else if (!line.trouble) entry.unread += 1;
   showUnread(room);
 }
+
+const troubleText = ({ trouble, times }) => (times > 1 ? `${trouble} (${times} times)` : trouble);
 
 function showLine(line) {
   const list = element("messages");
   const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
   const item = make("li", line.trouble ? "trouble" : "");
   if (line.trouble) {
-    item.textContent = line.trouble;
+    item.textContent = troubleText(line);
   } else {
     if (line.from === element("name").value) item.classList.add("mine");
     item.append(make("span", "from", line.from), make("span", "text", line.text));
@@ -207,6 +215,8 @@ function showUnread(room) {
 
 // ---- figures ----------------------------------------------------------------------------------
 
+// Refused: certainly not sent; unknown: perhaps.
+const COUNTERS = ["published", "received", "refused", "unknown", "reconnects"];
 const history = new Map(); // shard -> {total, rates}
 const titles = new Map(); // process id -> what its server is called here
 let servers = [location.origin];
@@ -255,7 +265,7 @@ function showShards(answers) {
     document.documentElement.style.setProperty(`--${shard}`, COLOURS[index % COLOURS.length]);
     const parts = answers.map((answer) => answer.shards[shard]);
     const sum = (key) => parts.reduce((total, part) => total + (part[key] ?? 0), 0);
-    const total = sum("sent") + sum("published") + sum("received");
+    const total = sum("published") + sum("received");
     const seen = history.get(shard) ?? { total, rates: [] };
     seen.rates.push((total - seen.total) / seconds);
     seen.rates.splice(0, seen.rates.length - 60);
@@ -272,7 +282,7 @@ function showShard(shard, parts, sum, rates) {
   state.dataset.state = up ? "up" : "down";
   state.textContent = up ? `up, port ${parts[0].port}` : "down";
   card.querySelector("button").disabled = parts[0].pid === null;
-  for (const key of ["published", "sent", "received", "reconnects"]) {
+  for (const key of COUNTERS) {
     card.querySelector(`[data-figure="${key}"]`).textContent = sum(key).toLocaleString("en");
   }
   const rate = Math.max(0, Math.round(rates.at(-1)));
@@ -300,12 +310,11 @@ function cardOf(shard) {
   picture.setAttribute("preserveAspectRatio", "none");
   picture.append(document.createElementNS("http://www.w3.org/2000/svg", "polyline"));
   const figures = make("dl");
-  for (const [key, title] of [["rate", "now"], ["published", "published"], ["sent", "sent"],
-    ["received", "received"], ["reconnects", "reconnects"]]) {
+  for (const key of ["rate", ...COUNTERS]) {
     const pair = make("div");
     const value = make("dd", "", "0");
     value.dataset.figure = key;
-    pair.append(make("dt", "", title), value);
+    pair.append(make("dt", "", key), value);
     figures.append(pair);
   }
   card.append(head, picture, figures, make("div", "here"));
