@@ -96,13 +96,18 @@ async def test_connections_that_break_all_the_time_deliver_nothing_twice(
                 while True:
                     received.append((await layer.receive(channel))["n"])
 
+            async def disturb() -> None:
+                while True:
+                    await asyncio.sleep(random.uniform(0, 0.06))
+                    proxy.cut()
+
             readers = [asyncio.create_task(read()) for _ in range(3 if kind == "normal" else 1)]
+            disturbing = asyncio.create_task(disturb())
             outcomes = {}
             for number in range(300):
-                if number % 10 == 0:
-                    asyncio.get_running_loop().call_later(random.uniform(0, 0.03), proxy.cut)
                 outcomes[number] = await outcome_of(send(name, numbered(number)))
                 await asyncio.sleep(0.001)
+            disturbing.cancel()
 
             async def reached_the_end() -> bool:
                 await outcome_of(send(name, numbered(1_000_000)))
@@ -111,7 +116,7 @@ async def test_connections_that_break_all_the_time_deliver_nothing_twice(
             await eventually_async(reached_the_end)
             for reader in readers:
                 reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            await asyncio.gather(disturbing, *readers, return_exceptions=True)
             numbers = [number for number in received if number != 1_000_000]
             assert not [number for number, times in Counter(numbers).items() if times > 1]
             assert all(outcomes[number] != "no" for number in numbers)
