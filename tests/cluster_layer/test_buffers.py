@@ -1,12 +1,14 @@
 """Mailboxes: bounded, in order, woken, and every loss counted."""
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cluster_layer import buffers
-from cluster_layer.buffers import Loss, Mailboxes, Parcel, wake_one
+from cluster_layer.buffers import MAX_STALE, Loss, Mailboxes, Parcel, wake_one
 
 NOW = 1000.0
 
@@ -127,14 +129,14 @@ def test_a_message_put_back_comes_first_again(process: Process) -> None:
     assert not process.lost
 
 
-def test_putting_back_wakes_whoever_waits(process: Process) -> None:
-    """Receivers of the full name and of the part up to ``!`` may both have fallen asleep since."""
+@pytest.mark.parametrize("sleeper", ["p.1!a", "p.1!"])
+def test_putting_back_wakes_whoever_waits(process: Process, sleeper: str) -> None:
+    """Another receiver, of the full name or of the part up to ``!``, may have come since."""
     process.put("p.1!a", "one")
     assert process.take_shared("p.1!") == ("p.1!a", "one")
-    by_name, by_part = process.waiting_at("p.1!a"), process.waiting_at("p.1!")
+    receiver = process.waiting_at(sleeper)
     process.boxes.put_back(process.boxes.open("p.1!a"), parcel("one"))
-    assert by_name.woken
-    assert by_part.woken
+    assert receiver.woken
     assert process.take_shared("p.1!") == ("p.1!a", "one")
 
 
@@ -268,3 +270,93 @@ def test_the_count_of_messages_follows_every_way_in_and_out(process: Process) ->
     process.boxes.forget(process.boxes.open("p.1!b"))
     assert process.boxes.messages == 0
     assert len(process.boxes) == 0
+
+
+def test_messages_taken_by_name_leave_nothing_behind() -> None:
+    """After a receiver of the part up to ``!``, receivers of full names cost no memory."""
+    process = Process()
+    assert process.take_shared("p.1!") is None
+    for number in range(10 * MAX_STALE):
+        process.put("p.1!a", str(number))
+        assert process.take("p.1!a") == str(number)
+    shared = process.boxes.shared("p.1!")
+    assert shared.ready is not None
+    assert len(shared.ready) < 3 * MAX_STALE
+
+
+def test_a_forgotten_mailbox_delivers_nothing() -> None:
+    """What was counted as lost when its mailbox was forgotten does not come after all."""
+    process = Process()
+    assert process.take_shared("p.1!") is None
+    process.put("p.1!a", "1")
+    process.boxes.forget(process.boxes.open("p.1!a"))
+    assert process.take_shared("p.1!") is None
+    assert process.boxes.messages == 0
+
+
+def test_a_cancelled_receiver_does_not_swallow_the_wake_up_of_a_shared_one() -> None:
+    """A message wakes a receiver of the part up to ``!`` where all of the name are gone."""
+    process = Process()
+    assert process.take_shared("p.1!", NOW) is None
+    process.waiting_at("p.1!a", gone=True)
+    shared = process.waiting_at("p.1!")
+    process.put("p.1!a", "one")
+    assert shared.woken
+
+
+_names = st.sampled_from(["p.1!a", "p.1!b", "p.2!a", "q"])
+_steps = st.one_of(
+    st.tuples(st.sampled_from(["put", "put", "take", "take_all", "put_back", "forget"]), _names),
+    st.tuples(st.just("take_shared"), st.sampled_from(["p.1!", "p.2!"])),
+    st.tuples(st.sampled_from(["expire", "clear"]), st.none()),
+)
+
+
+class Accounts(Process):
+    """Does what a strategy says, and knows from the outside what must be in the mailboxes."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=4)
+        self.number = 0
+        self.inside: defaultdict[str, list[str]] = defaultdict(list)
+
+    def step(self, verb: str, name: str | None) -> None:
+        if verb == "put" and name is not None:
+            self.number += 1
+            if len(self.inside[name]) < 4:
+                self.inside[name].append(str(self.number))
+            self.put(name, str(self.number))
+        elif verb == "take" and name is not None:
+            assert self.take(name) == (self.inside[name].pop(0) if self.inside[name] else None)
+        elif verb == "put_back" and name is not None:
+            self.number += 1
+            self.inside[name].insert(0, str(self.number))
+            self.boxes.put_back(self.boxes.open(name), parcel(str(self.number)))
+        elif verb == "take_shared" and name is not None:
+            self.take_from_any(name)
+        elif verb == "expire":
+            assert self.boxes.expire(NOW) == []
+        elif verb == "clear":
+            self.inside.clear()
+            self.boxes.clear()
+        elif name is not None:
+            self.inside[name].clear()
+            getattr(self.boxes, verb)(self.boxes.open(name))
+
+    def take_from_any(self, inbox: str) -> None:
+        """A shared receiver gets the head of one of the mailboxes, if any has a message."""
+        found = self.take_shared(inbox)
+        names = [name for name, held in self.inside.items() if name.startswith(inbox) and held]
+        if found is None:
+            assert not names
+        else:
+            assert self.inside[found[0]].pop(0) == found[1]
+
+
+@given(st.lists(_steps, max_size=50))
+def test_receivers_of_either_kind_share_the_same_messages(steps: list[tuple[str, Any]]) -> None:
+    """Whatever is put, taken, put back, dropped: no message twice, none hidden, all accounted."""
+    accounts = Accounts()
+    for step in steps:
+        accounts.step(*step)
+        assert accounts.boxes.messages == sum(map(len, accounts.inside.values()))

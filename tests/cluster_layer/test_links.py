@@ -244,6 +244,17 @@ async def test_a_write_to_a_replica_is_not_executed(
         assert counting.executions() == 0
 
 
+async def test_whoever_is_connected_keeps_the_counter_alive(
+    bench: Bench, redis_server: RedisServer, counting: Counting
+) -> None:
+    """Positions never begin anew while a process is there, however seldom anything is sent."""
+    link = bench.link(redis_server.url)
+    await link.ready()
+    counting.shard.set(link.keys.seq, 7, px=60_000)
+    await eventually_async(lambda: counting.shard.pttl(link.keys.seq) > 60_000)
+    assert counting.shard.get(link.keys.seq) == b"7"
+
+
 async def test_a_blocking_read_can_be_ended(bench: Bench, redis_server: RedisServer) -> None:
     """As if its time were over, also if it begins to block only after it was interrupted."""
     link = bench.link(redis_server.url)

@@ -17,7 +17,6 @@ from tests.support.waiting import eventually
 BINARIES = sorted({find_binary(), shutil.which("redis-server") or find_binary()})
 EXPIRY_MS = 60_000
 NEVER_LATE = 2**53
-SEQ_TTL_MS = 2_592_000_000
 
 
 class Shard:
@@ -65,7 +64,7 @@ class Shard:
         return self.run(scripts.GROUP_LEAVE, ["members", "seq", "log"], *arguments)
 
     def join(self, member: str) -> Any:
-        arguments = (member, "pubsub", f"unstored {member}")
+        arguments = (member, "pubsub", f"unstored {member}", EXPIRY_MS)
         return self.run(scripts.GROUP_JOIN, ["members", "seq", "log"], *arguments)
 
     def log(self) -> list[tuple[str, int]]:
@@ -355,6 +354,14 @@ def test_every_key_that_a_script_makes_has_a_ttl(shard: Shard, verb: str) -> Non
     argument = {"append": "m", "push": "m", "group_send": "m"}.get(verb, "c")
     getattr(shard, verb)(argument)
     assert shard.redis.dbsize() > 0
+    assert shard.without_ttl() == []
+
+
+def test_a_join_leaves_no_key_without_a_ttl(shard: Shard) -> None:
+    """Also where the counter and the log were gone and the join has to make them."""
+    shard.store("c")
+    shard.redis.delete("seq", "log")
+    assert shard.join("c") == [1, 1]
     assert shard.without_ttl() == []
 
 
