@@ -108,6 +108,7 @@ async def test_connections_that_break_all_the_time_deliver_nothing_twice(
                 outcomes[number] = await outcome_of(send(name, numbered(number)))
                 await asyncio.sleep(0.001)
             disturbing.cancel()
+            assert proxy.connections_accepted > 10
 
             async def reached_the_end() -> bool:
                 await outcome_of(send(name, numbered(1_000_000)))

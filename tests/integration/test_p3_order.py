@@ -111,7 +111,7 @@ async def test_joining_and_leaving_are_in_order_with_the_messages(
     shards: list[RedisServer],
 ) -> None:
     """A member gets exactly what is sent between its join and its leave, by another process too."""
-    config = shared_config(shards)
+    config = shared_config(shards, capacity=1000)
     async with open_layer(**config) as own, open_layer(**config) as other:
         channel = await own.new_channel()
         for number in range(100):
