@@ -260,7 +260,7 @@ async def _open_transport(
         reason = str(error) or f"no connection within {connect_timeout_s:g} s"
         kind = NothingListens if _was_refused(error) else ShardUnavailable
         raise kind(shard, reason) from None
-    except asyncio.CancelledError:
+    except BaseException:
         await raw.disconnect(nowait=True)
         raise
     # redis-py has no public way to hand a connection over; these names are the same in 5.0 to 8.1,

@@ -42,13 +42,14 @@ class Member:
     active: bool = False  # the shard has confirmed
     stored: bool = False  # senders serve it, not the fan-out
     joining: int = 0  # calls that wait for the shard's answer
-    # Positions on the shard of the latest join, kick and store: the higher one is the later. The
-    # join was in this life of the shard.
-    life: str = ""
+    # Positions on the shard of the latest join, kick and store: the higher one is the later.
     joined_at: int = 0
     since: int = 0  # what was published up to here is not for this member
     kicked_at: int = 0
     stored_at: int = 0
+    # Life and position of the latest join, and of a kick that was told out of order.
+    origin: tuple[str, int] = ("", 0)
+    notice: tuple[str, int] = ("", 0)
 
     @property
     def served(self) -> bool:
@@ -202,41 +203,51 @@ class Groups:
             member.stored_at = position
             if not member.joining and position > member.joined_at:
                 self._serve_again(group, member)
-        elif op == "unstored" and position > member.since:
+        elif op == "unstored" and position >= member.since:
             member.stored = False
             member.active = True
         elif op == "leave":
             member.stored = False
             member.kicked_at = position
-            member.since = max(member.since, member.joined_at)  # if it came back after that
-            group.latest_since = max(group.latest_since, member.since)
+            if member.since < position <= member.joined_at:
+                member.since = member.joined_at  # it has come back after that
+                group.latest_since = max(group.latest_since, member.since)
             if position > member.joined_at:
                 member.active = False
                 if not member.joining:  # else the answer tells which came first
                     self._remove(group, channel, member)
 
     def on_kick(self, name: str, channel: str, life: str, position: int) -> None:
-        """A member was removed by another process; the shard may not have lived to publish it."""
+        """Another process has removed a member; this came by the inbox, out of order.
+
+        The control on the group's channel comes in order, unless the shard dies before: then this
+        is what keeps the member from coming back in the shard's next life.
+        """
         group = self._groups.get(name)
         member = group.members.get(channel) if group else None
         if group is None or member is None:
             return
-        if life == member.life:
-            self.on_control("leave", name, channel, position)
-        elif member.life != self._links.to(group.shard).keys.incarnation:
-            self._remove(group, channel, member)  # it joined before this life of the shard
+        joined_in, joined_at = member.origin
+        current = self._links.to(group.shard).keys.incarnation
+        if life == current:
+            member.notice = (life, position)
+        elif joined_in != current and not (life == joined_in and position <= joined_at):
+            self._remove(group, channel, member)
 
     def on_incarnation(self, shard: str) -> None:
         """The shard is blank: what was stored there is gone, positions begin anew."""
-        for group in self._groups.values():
-            if group.shard == shard:
-                group.changed()
-                group.latest_since = 0
-                for member in group.members.values():
-                    # One that joins is none yet; one that was stored is nowhere but here.
-                    member.active = member.active or member.stored
-                    member.stored = False
-                    member.joined_at = member.kicked_at = member.stored_at = member.since = 0
+        for group in [group for group in self._groups.values() if group.shard == shard]:
+            group.changed()
+            group.latest_since = 0
+            for channel, member in list(group.members.items()):
+                life, position = member.notice
+                joined_in, joined_at = member.origin
+                if life and (life != joined_in or position > joined_at):
+                    self._remove(group, channel, member)  # kicked, and nobody lived to publish it
+                # One that joins is none yet; one that was stored is nowhere but here.
+                member.active = member.active or member.stored
+                member.stored = False
+                member.joined_at = member.kicked_at = member.stored_at = member.since = 0
 
     # -- internals
 
@@ -282,7 +293,7 @@ class Groups:
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
-        member.life = self._links.to(group.shard).keys.incarnation
+        member.origin = (self._links.to(group.shard).keys.incarnation, member.joined_at)
         group.changed()
         if not member.active:
             self._activate(group, member, was_stored, position)

@@ -10,12 +10,15 @@ from typing import Any
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher
+from cluster_layer.errors import ConfigError
 from cluster_layer.links import Links, LinkSettings
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
 from cluster_layer.node import Node, NodeState
 from cluster_layer.routing import Routes, fixed_routes
 from cluster_layer.writer import Writer
+from topology.errors import StoreConfigError
 from topology.follower import Follower
+from topology.ports import TopologyStore
 from topology.stores import open_store
 
 OPEN_S = 10.0  # how long the first call may wait for a topology
@@ -53,6 +56,8 @@ class Hosts:
         self._state = NodeState(process_id, config, counters)
         self._lock = threading.RLock()
         self._ages = Ages()
+        # Made now, so that a mistake in its URL or options shows at once; connects at `open`.
+        self._store = _store_of(config)
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self._follower: Follower | None = None
         self.node: Node | None = None
@@ -72,7 +77,8 @@ class Hosts:
             if config.topology is None:
                 self.routes = fixed_routes(config.hosts)
             else:
-                store = open_store(config.topology.url, **config.topology.options)
+                store, self._store = self._store or _store_of(config), None
+                assert store is not None  # noqa: S101 - there is a topology
                 self._follower = Follower(store, config.topology_cache)
                 self.routes = Routes(self._follower.start(OPEN_S))
             self.opened = True
@@ -189,6 +195,16 @@ class Hosts:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
                 await run_on(successor.loop, successor.ready())
+
+
+def _store_of(config: Config) -> TopologyStore | None:
+    """The store of the settings; None: there is a fixed list of hosts. ConfigError."""
+    if config.topology is None:
+        return None
+    try:
+        return open_store(config.topology.url, **config.topology.options)
+    except StoreConfigError as error:
+        raise ConfigError(f"CONFIG topology: {error}") from error
 
 
 async def _close_on(loop: asyncio.AbstractEventLoop, what: Any) -> None:

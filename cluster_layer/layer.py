@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import os
 import secrets
-import threading
 import weakref
 from collections.abc import Coroutine
 from dataclasses import asdict
@@ -60,7 +59,6 @@ class ClusterChannelLayer(BaseChannelLayer):
         self.group_expiry = self.config.group_expiry
         self.prefix = self.config.prefix
         self._cipher = cipher_of(self.config.symmetric_encryption_keys)
-        self._lock = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
@@ -70,7 +68,8 @@ class ClusterChannelLayer(BaseChannelLayer):
         self._counters = Counters()
         self._hosts = Hosts(self.config, self._process_id, self._counters, self._cipher)
         # A layer that is dropped without close() must not go on in the background.
-        weakref.finalize(self, self._hosts.abandon).atexit = False
+        self._finalizer = weakref.finalize(self, self._hosts.abandon)
+        self._finalizer.atexit = False
 
     # -- the specification
 
@@ -228,7 +227,7 @@ class ClusterChannelLayer(BaseChannelLayer):
     def _checked_process_id(self) -> str:
         """The process id; a fork makes another process of us."""
         if self._pid != os.getpid():
-            self._lock = threading.Lock()
+            self._finalizer.detach()  # what the parent opened is not ours to close
             self._begin()
         return self._process_id
 

@@ -177,18 +177,22 @@ class Link:
         pause_s = 0.0
         while True:
             try:
-                connection = await self._open()
+                await self._connect_and_live()
+                pause_s = 0.0
+                continue
             except Exception as error:  # noqa: BLE001 - a link that ends would never come up again
                 self._failed(self._unavailable(error), first=pause_s == 0.0)
-                pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
-                # Jitter: many processes lose the same shard at the same moment.
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-                continue
-            pause_s = 0.0
-            try:
-                await self._live(connection)
-            finally:
-                connection.close()
+            pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
+            # Jitter: many processes lose the same shard at the same moment.
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    async def _connect_and_live(self) -> None:
+        """Return when a connection that had come up is lost."""
+        connection = await self._open()
+        try:
+            await self._live(connection)
+        finally:
+            connection.close()
 
     async def _open(self) -> Connection:
         connection = await Connection.open(

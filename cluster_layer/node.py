@@ -22,7 +22,7 @@ from cluster_layer.inbox import Cursors, InboxReader
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, Links
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import GROUP, INBOX, Lane, Sequencer
+from cluster_layer.order import GROUP, INBOX, Lane, Sequencer, latest_inbox_position
 from cluster_layer.queues import QueueReader
 from cluster_layer.reader import Reader
 from cluster_layer.subscriber import Subscriber
@@ -32,7 +32,6 @@ logger = logging.getLogger("cluster_layer")
 
 SWEEP_S = 1.0
 BARRIER_AGAIN_S = 0.05
-CLOCK_MARGIN_MS = 50
 # A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
 HOLD_TIMEOUTS = 3
 FLUSH_REPLY_MS = 60_000
@@ -423,7 +422,7 @@ class Node:
         """What an inbox has come to on its shard by now, by our idea of the shard's clock."""
         if lane.kind == GROUP:
             return 0  # a subscription that was cut brings nothing old
-        return int(self._links.to(lane.shard).shard_time_ms() + CLOCK_MARGIN_MS) << 20
+        return latest_inbox_position(self._links.to(lane.shard).shard_time_ms())
 
     def _link_changed(self, link: Link) -> None:
         if link.shard not in self._inboxes:

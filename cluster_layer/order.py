@@ -25,6 +25,7 @@ GROUP: Final = "group"
 # A write of unknown outcome has no position; only a barrier tells that it can't be ahead of us.
 UNKNOWN: Final = 2**62
 
+CLOCK_MARGIN_MS: Final = 50
 MAX_TRAIL: Final = 64  # shards; the oldest are forgotten first
 
 
@@ -47,6 +48,11 @@ def entry_position(entry_id: bytes) -> int:
     """A stream entry's id, ``ms-sequence``, as one number that sorts alike."""
     milliseconds, _, sequence = entry_id.partition(b"-")
     return int(milliseconds) << 20 | min(int(sequence), (1 << 20) - 1)
+
+
+def latest_inbox_position(shard_ms: float) -> int:
+    """What the inboxes of a shard can have come to, by an idea of its clock that may be early."""
+    return int(shard_ms + CLOCK_MARGIN_MS) << 20
 
 
 @dataclass(frozen=True, slots=True)

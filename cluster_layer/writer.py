@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,15 @@ from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import GROUP, INBOX, UNKNOWN, Lane, Trail, entry_position
+from cluster_layer.order import (
+    GROUP,
+    INBOX,
+    UNKNOWN,
+    Lane,
+    Trail,
+    entry_position,
+    latest_inbox_position,
+)
 from cluster_layer.scripts import Script
 from topology.errors import ClusterError
 
@@ -182,13 +191,30 @@ class Writer:
         """Run a script and note in the trail where it wrote."""
         try:
             reply = await self._run(lane.shard, script, build)
-        except (DeliveryUnknown, asyncio.CancelledError):
-            self._note(cell, lane, UNKNOWN)
+        except asyncio.CancelledError:
+            self._note(cell, lane, self._latest_position(lane))
+            raise
+        except DeliveryUnknown:
+            self._note(cell, lane, await self._settled_position(lane))
             raise
         written = position(reply)
         if written is not None:
             self._note(cell, lane, written)
         return reply
+
+    def _latest_position(self, lane: Lane) -> int:
+        """A position that a write just made can't be beyond."""
+        if lane.kind == GROUP:
+            return UNKNOWN
+        return latest_inbox_position(self._links.to(lane.shard).shard_time_ms())
+
+    async def _settled_position(self, lane: Lane) -> int:
+        """Like `_latest_position`, now that a write of unknown outcome is settled."""
+        link = self._links.to(lane.shard)
+        if lane.kind == GROUP and link.connection is not None:
+            with contextlib.suppress(ClusterError):
+                return int(await link.connection.execute(("GET", link.keys.seq)) or 0)
+        return self._latest_position(lane)
 
     async def _run(self, shard: str, script: Script, build: Build) -> Any:
         """Run a script and count if it fails."""
