@@ -1,5 +1,6 @@
 """The error tree of the channel layer."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -21,6 +22,7 @@ EXAMPLES = [
     errors.DeliveryUnknown("a:6379", "no reply within 2 s"),
     errors.MalformedEnvelope("version 2"),
     errors.DecryptFailed("no key"),
+    errors.LayerClosed("the layer was closed"),
 ]
 
 
@@ -68,5 +70,11 @@ def test_mistakes_of_the_caller_are_the_builtin_errors_too() -> None:
 
 def test_importing_the_errors_needs_no_django_settings() -> None:
     """A plain program catches these errors without configuring Django."""
-    program = "import cluster_layer.errors, sys; sys.exit('django.conf' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    program = (
+        "import sys, cluster_layer.errors\n"
+        "from django.conf import settings\n"
+        "sys.exit(settings.configured)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run([sys.executable, "-c", program], check=False, env=environment)
+    assert done.returncode == 0
