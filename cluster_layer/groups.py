@@ -231,7 +231,7 @@ class Groups:
         current = self._links.to(group.shard).keys.incarnation
         if life == current:
             member.notice = (life, position)
-        elif joined_in != current and not (life == joined_in and position <= joined_at):
+        elif joined_in not in ("", current) and not (life == joined_in and position <= joined_at):
             self._remove(group, channel, member)
 
     def on_incarnation(self, shard: str) -> None:
