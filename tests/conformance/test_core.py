@@ -36,9 +36,9 @@ async def test_send_receive(make_layer: MakeLayer) -> None:
     assert await receive(layer, "test-channel-1") == {"type": "test.message", "text": "Ahoy-hoy!"}
 
 
-def test_double_receive(hosts: list[Any]) -> None:
+def test_double_receive(way: dict[str, Any]) -> None:
     """Channels made and sent to in short-lived loops are received in other ones."""
-    layer = ClusterChannelLayer(hosts=hosts, prefix=unique_prefix(), capacity=3)
+    layer = ClusterChannelLayer(**way, prefix=unique_prefix(), capacity=3)
     first = async_to_sync(layer.new_channel)()
     second = async_to_sync(layer.new_channel)()
     async_to_sync(layer.send)(first, numbered(1))
@@ -194,9 +194,9 @@ async def test_group_send_capacity_multiple_channels(make_layer: MakeLayer) -> N
     assert await only_end_comes(layer, second)
 
 
-def test_repeated_group_send_with_async_to_sync(hosts: list[Any]) -> None:
+def test_repeated_group_send_with_async_to_sync(way: dict[str, Any]) -> None:
     """Every call of async_to_sync has a loop of its own, which the layer outlives."""
-    layer = ClusterChannelLayer(hosts=hosts, prefix=unique_prefix(), capacity=3)
+    layer = ClusterChannelLayer(**way, prefix=unique_prefix(), capacity=3)
     for number in range(3):
         async_to_sync(layer.group_send)(f"group_{number}", numbered(number))
     async_to_sync(layer.close)()
@@ -248,7 +248,7 @@ async def _three_with_delay(
         await send(name, numbered(number))
 
 
-@pytest.mark.parametrize("hosts", ["1 shard", "3 shards"], indirect=True)
+@pytest.mark.parametrize("way", ["1 shard", "3 shards"], indirect=True)
 class TestExpiry:
     """Expiry takes time, so not in every way to reach shards."""
 

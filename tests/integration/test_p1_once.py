@@ -125,6 +125,38 @@ async def test_connections_that_break_all_the_time_deliver_nothing_twice(
                 assert numbers == sorted(numbers)
 
 
+async def test_receivers_that_come_and_go_while_connections_break(
+    redis_server: RedisServer,
+) -> None:
+    """What was popped for a receiver that is gone goes back, or is lost: never both."""
+    with proxy_to(redis_server) as proxy:
+        async with open_layer([proxy], capacity=10_000, timeout=0.3) as layer:
+            received: list[int] = []
+            done = asyncio.Event()
+
+            async def read() -> None:
+                while not done.is_set():
+                    reader = asyncio.create_task(layer.receive("orders"))
+                    await asyncio.wait([reader], timeout=random.choice([0, 0.001, 0.01]))
+                    reader.cancel()
+                    outcome = (await asyncio.gather(reader, return_exceptions=True))[0]
+                    if isinstance(outcome, dict):
+                        received.append(outcome["n"])
+
+            readers = [asyncio.create_task(read()) for _ in range(4)]
+            for number in range(400):
+                if number % 20 == 19:
+                    proxy.cut()
+                await outcome_of(layer.send("orders", numbered(number)))
+                await asyncio.sleep(0.001)
+            done.set()
+            await asyncio.gather(*readers)
+            received += await _numbers_until_healed(layer, "orders")
+            assert len(received) == len(set(received))
+            print(f"{len(received)} of 400 arrived, none twice")
+            assert len(received) > 100
+
+
 PERSISTENT = {
     "RDB": {"save": "3600 1"},
     "AOF": {"appendonly": "yes", "appendfsync": "always"},
