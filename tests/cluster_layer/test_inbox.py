@@ -236,14 +236,14 @@ async def test_a_restart_begins_a_new_inbox() -> None:
         shard.redis.close()
 
 
-async def test_a_dead_shard_is_told_to_who_asks(
-    process: Process, redis_server: RedisServer
-) -> None:
+async def test_a_dead_shard_is_told_to_who_asks(redis_server: RedisServer) -> None:
     """A barrier fails instead of hanging."""
+    process = Process(redis_server.url, Cursors(), "p.1!")
     await process.link.ready()
     redis_server.kill()
     with pytest.raises(ClusterError):
         await process.reader.read_to_end()
+    await process.close()
 
 
 def test_cursors_are_kept_for_the_lives_that_are_read() -> None:
