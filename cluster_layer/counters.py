@@ -18,6 +18,7 @@ class ShardCounters:
     refused: int = 0  # writes that definitely did not happen
     unknown: int = 0  # writes of unknown outcome
     received: int = 0  # messages that arrived, by whichever way
+    missed: int = 0  # publications, to any group, while this process's subscription was cut
     reconnects: int = 0  # times a connection was opened again after it had been lost
 
 

@@ -259,6 +259,10 @@ class Node:
             self.groups.on_incarnation(shard)
         self._sequencer.open(lane, incarnation)
 
+    def on_missed(self, shard: str, publications: int) -> None:
+        """So much was published on a shard, to any group, while the subscription was cut."""
+        self._counters.shards[shard].missed += publications
+
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
         """A message or a control from a shard's subscription."""
         text, _, data = payload.partition(b":")

@@ -108,6 +108,7 @@ class Subscribed(Protocol):
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None: ...
     def on_subscription(self, shard: str, incarnation: str | None) -> None: ...
     def last_position(self, shard: str, incarnation: str) -> int | None: ...
+    def on_missed(self, shard: str, publications: int) -> None: ...
 
 
 class Subscriber(Reader[SubscriberConnection]):
@@ -122,6 +123,7 @@ class Subscriber(Reader[SubscriberConnection]):
         self._attempt: asyncio.Future[SubscriberConnection] = link.loop.create_future()
         self._tried = True  # whether an attempt has been made since it was last connected
         self._refusal: str | None = None  # why the last attempt failed, while there is no other
+        self._was_subscribed = False
         self._held: list[tuple[bytes, bytes]] | None = None
         self._tick_at = link.loop.time()
         super().__init__(link)
@@ -191,6 +193,7 @@ class Subscriber(Reader[SubscriberConnection]):
         connection.on_message = self._on_message
         self._owner.on_subscription(shard, incarnation)
         await connection.subscribe([keys.control])
+        await self._count_missed(keys)
         names = [keys.group(group) for group in self._owner.groups_on(shard)]
         for start in range(0, len(names), SUBSCRIBE_BATCH):
             await connection.subscribe(names[start : start + SUBSCRIBE_BATCH])
@@ -206,6 +209,16 @@ class Subscriber(Reader[SubscriberConnection]):
             self._owner.on_published(shard, keys, channel, payload)
         if not self._attempt.done():
             self._attempt.set_result(connection)
+
+    async def _count_missed(self, keys: Keys) -> None:
+        """Tell how much was published while this process was not subscribed, but had been before."""
+        shard = self._link.shard
+        last = self._owner.last_position(shard, keys.incarnation)
+        if last is not None or self._was_subscribed:
+            connection = await self._link.ready()
+            latest = int(await connection.execute(("GET", keys.seq)) or 0)
+            self._owner.on_missed(shard, max(0, latest - (last or 0)))
+        self._was_subscribed = True
 
     async def _catch_up(self, keys: Keys) -> None:
         """Apply the membership log since the last position that was seen."""
