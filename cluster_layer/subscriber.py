@@ -211,7 +211,7 @@ class Subscriber(Reader[SubscriberConnection]):
             self._attempt.set_result(connection)
 
     async def _count_missed(self, keys: Keys) -> None:
-        """Tell how much was published while this process was not subscribed, but had been before."""
+        """Tell how much was published since this process was last subscribed, if ever."""
         shard = self._link.shard
         last = self._owner.last_position(shard, keys.incarnation)
         if last is not None or self._was_subscribed:

@@ -170,6 +170,9 @@ class TcpProxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        # A cancelled handler closes its transport, and that its socket, each in a later round.
+        for _ in range(0):
+            await asyncio.sleep(0)
 
     async def may_pass(self, direction: str) -> None:
         async with self._flowing:
