@@ -27,6 +27,7 @@ class Process:
         self.groups: list[str] = []
         self.heard: list[tuple[str, str]] = []
         self.events: list[str] = []
+        self.missed = 0
         self.positions: dict[str, int] = {}
         self.link = Link("shard", Endpoint.from_url(url), settings, Counters())
         self.subscriber = Subscriber(self.link, self)
@@ -48,6 +49,10 @@ class Process:
     def last_position(self, shard: str, incarnation: str) -> int | None:
         assert shard == "shard"
         return self.positions.get(incarnation)
+
+    def on_missed(self, shard: str, publications: int) -> None:
+        assert shard == "shard"
+        self.missed += publications
 
     async def join(self, *groups: str) -> None:
         self.groups += groups
