@@ -3,6 +3,8 @@
 import enum
 import json
 import math
+import shutil
+import subprocess
 from collections import OrderedDict, defaultdict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -29,7 +31,8 @@ from cluster_layer.errors import InvalidMessage, MalformedEnvelope, MessageTooLa
 from cluster_layer.names import MAX_NAME_BYTES
 from cluster_layer.order import Mark
 
-VECTORS = json.loads(Path(__file__).parents[1].joinpath("vectors/envelope.json").read_text())
+VECTORS_FILE = Path(__file__).parents[1] / "vectors" / "envelope.json"
+VECTORS = json.loads(VECTORS_FILE.read_text(encoding="utf-8"))
 LIMIT = 1_000_000
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -303,3 +306,16 @@ def test_the_golden_malformed_envelopes_are_dropped(vector: dict[str, Any]) -> N
     """Another implementation must drop these too."""
     with pytest.raises(MalformedEnvelope):
         decode(bytes.fromhex(vector["hex"]))
+
+
+def test_another_language_reads_the_golden_vectors() -> None:
+    """A Perl program that knows only docs/wire-format.md agrees on every envelope and body."""
+    perl = shutil.which("perl")
+    if perl is None or subprocess.run([perl, "-MJSON::PP", "-e1"], check=False).returncode:
+        pytest.skip("no perl with JSON::PP here")
+    program = Path(__file__).with_name("envelope.pl")
+    done = subprocess.run(
+        [perl, str(program), str(VECTORS_FILE)], capture_output=True, text=True, check=False
+    )
+    count = sum(len(VECTORS[part]) for part in ("envelopes", "bodies", "malformed"))
+    assert (done.returncode, done.stdout) == (0, f"{count}\n"), done.stderr
