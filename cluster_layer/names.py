@@ -43,11 +43,6 @@ def inbox_name(channel: str) -> str:
     return channel[: channel.find("!") + 1] or channel
 
 
-def local_part(channel: str) -> str:
-    """The part after ``!``; empty for a normal channel."""
-    return channel.partition("!")[2]
-
-
 def _channel_rule(name: object) -> str:
     if not isinstance(name, str):
         return ""

@@ -8,7 +8,6 @@ from cluster_layer.errors import InvalidName
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
-    local_part,
     require_channel_name,
     require_group_name,
 )
@@ -69,10 +68,9 @@ def test_a_bad_group_name_is_refused(name: object) -> None:
 
 
 @given(plain_names, plain_names)
-def test_a_process_specific_name_falls_into_inbox_and_local_part(inbox: str, local: str) -> None:
-    """Both parts together are the name; a normal channel is its own inbox."""
-    channel = f"{inbox}!{local}"
-    assert is_process_specific(channel)
-    assert (inbox_name(channel), local_part(channel)) == (f"{inbox}!", local)
+def test_the_inbox_of_a_channel_is_its_name_up_to_the_mark(inbox: str, local: str) -> None:
+    """All channels of one process and prefix share it; a normal channel is its own."""
+    assert is_process_specific(f"{inbox}!{local}")
+    assert inbox_name(f"{inbox}!{local}") == f"{inbox}!"
     assert not is_process_specific(inbox)
-    assert (inbox_name(inbox), local_part(inbox)) == (inbox, "")
+    assert inbox_name(inbox) == inbox
