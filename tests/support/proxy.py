@@ -38,7 +38,8 @@ class TcpProxy:
         self._delay_s = {"requests": 0.0, "replies": 0.0}
         self._flowing = asyncio.Condition()
         self._traps: list[_Trap] = []
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -110,13 +111,33 @@ class TcpProxy:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_CALL_TIMEOUT_S)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.setblocking(False)
+        # Not asyncio's server: one that is closed while it accepts leaves the new socket open.
+        self._loop.add_reader(self._listener, self._accept)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            return  # the client has given up already
         self.connections_accepted += 1
         if self._hang_up:
-            writer.close()
+            client.close()
             return
+        connection = self._loop.create_task(self._forward(client))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+    async def _forward(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client)
         try:
             upstream = await asyncio.open_connection(*self._upstream)
         except OSError:
@@ -125,7 +146,10 @@ class TcpProxy:
         link = _Link(self, (reader, writer), upstream)
         self._links.add(link)
         try:
-            await link.run()
+            if self._hang_up:
+                link.reset()
+            else:
+                await link.run()
         finally:
             self._links.discard(link)
 
@@ -135,10 +159,9 @@ class TcpProxy:
 
     async def _refuse(self, on: bool, accept_first: bool) -> None:
         self._hang_up = on and accept_first
-        if on and not accept_first and self._server is not None:
-            self._server.close()
-            self._server = None
-        elif self._server is None:
+        if on and not accept_first:
+            self._stop_listening()
+        elif self._listener is None:
             await self._listen()
 
     async def _blackhole(self, direction: Direction, swallow: bool) -> None:
@@ -163,16 +186,16 @@ class TcpProxy:
             self._flowing.notify_all()
 
     async def _shut_down(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        await self._cut()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        # A cancelled handler closes its transport, and that its socket, each in a later round.
-        for _ in range(0):
-            await asyncio.sleep(0)
+        self._hang_up = True
+        self._stop_listening()
+        # They end by themselves once they are cut; cancelled while they connect they would leave
+        # sockets open.
+        while self._connections:
+            await self._cut()
+            await asyncio.wait(self._connections, timeout=0.05)
+        # A transport closes its socket one round of the loop after it was closed itself.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     async def may_pass(self, direction: str) -> None:
         async with self._flowing:

@@ -1,5 +1,6 @@
 """The proxy's faults, seen by plain sockets to a real redis-server."""
 
+import gc
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -211,3 +212,15 @@ def test_a_killed_upstream_ends_its_connections(
     with suppress(ConnectionResetError):
         assert client.socket.recv(1) == b""
     eventually(lambda: proxy.connections_open == 0)
+
+
+def test_a_close_amid_connecting_leaves_nothing_open(redis_server: RedisServer) -> None:
+    """Whatever a connection has come to when the proxy is closed, its sockets are closed, too."""
+    for _ in range(30):
+        proxy = TcpProxy("127.0.0.1", redis_server.port)
+        clients = [Client(proxy.port) for _ in range(5)]
+        proxy.close()
+        for client in clients:
+            client.socket.close()
+    # A socket that was left open is told here, as a warning, and so as an error.
+    gc.collect()
