@@ -157,6 +157,28 @@ async def test_a_member_that_only_another_process_added_gets_one_copy(
         assert await only_end_comes(other, "orders")
 
 
+@pytest.mark.parametrize("own_leaves", [True, False])
+async def test_a_member_that_another_process_added_and_removed_stays_out(
+    shards: list[RedisServer], own_leaves: bool
+) -> None:
+    """Its own process hears of both late, and must not bring the membership back."""
+    config = shared_config(shards, capacity=1000)
+    async with open_layer(**config) as own, open_layer(**config) as other:
+        channel = await own.new_channel()
+        assert await only_end_comes(own, channel)
+        leaver = own if own_leaves else other
+        for group in 30 * await names_on_all_shards(own, "group"):
+            await other.group_add(group, channel)
+            await leaver.group_discard(group, channel)
+            await other.group_send(group, numbered(-2))
+        # What its process was told by the others has arrived with this.
+        await other.send(channel, numbered(-1, end=True))
+        assert await numbers_before_end(own, channel) == []
+        for group in 10 * await names_on_all_shards(own, "group"):
+            await own.group_send(group, numbered(-3))
+        assert await only_end_comes(own, channel)
+
+
 async def test_names_that_look_alike_are_different(shards: list[RedisServer]) -> None:
     """A group, a channel of the same name and longer names hear nothing of each other."""
     async with open_layer(shards) as layer:
