@@ -145,8 +145,7 @@ class Groups:
         # A new incarnation makes it active: what was stored there is gone, we are who knows of it.
         while group.members.get(box.name) is member and not member.active:
             try:
-                if not await self._confirm(group, member, keep=True) and not member.active:
-                    self._remove(group, box.name, member)  # it has expired, or has been kicked
+                await self._confirm(group, member, invited=True)
                 return
             except ClusterError as error:
                 logger.info("group %s: %s stays with the senders: %s", name, box.name, error)
@@ -160,11 +159,13 @@ class Groups:
         """
         link = self._links.to(self._links.routes.shard_of(name))
         try:
+            # Removed there before it is dropped here: an invitation that comes in between must
+            # find either a member or nothing to take over.
+            connection = await link.ready()
+            await connection.execute(("ZREM", link.keys.members(name), box.name))
             await self._in_order(link.shard)
         finally:
             self.drop(name, box)
-        connection = await link.ready()
-        await connection.execute(("ZREM", link.keys.members(name), box.name))
 
     def drop(self, name: str, box: Mailbox) -> None:
         """Remove a member from this process's side alone."""
@@ -277,10 +278,11 @@ class Groups:
         if group.name not in self._groups:  # left meanwhile
             subscriber.unsubscribe(group.name)
 
-    async def _confirm(self, group: Group, member: Member, *, keep: bool = False) -> bool:
-        """Make a membership known to the shard; True: it had been stored there.
+    async def _confirm(self, group: Group, member: Member, *, invited: bool = False) -> None:
+        """Make a membership known to the shard.
 
-        If that fails, one that was not active before ends, unless it is to be kept.
+        If that fails, one that was not active before ends, unless it came by an invitation. An
+        invitation to what is not stored any more is void.
         """
         member.joining += 1
         try:
@@ -288,18 +290,19 @@ class Groups:
             was_stored, position = await self._take_over(group, member)
         except BaseException:
             member.joining -= 1
-            if not (member.active or member.joining or keep):
+            if not (member.active or member.joining or invited):
                 self._remove(group, member.box.name, member)
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
         member.origin = (self._links.to(group.shard).keys.incarnation, member.joined_at)
         group.changed()
-        if not member.active:
+        if invited and not (was_stored or member.active or member.joining):
+            self._remove(group, member.box.name, member)  # it has expired, or has been kicked
+        elif not member.active:
             self._activate(group, member, was_stored, position)
         elif member.stored and not was_stored:
             self._serve_again(group, member)
-        return was_stored
 
     def _activate(self, group: Group, member: Member, was_stored: bool, position: int) -> None:
         """The shard has answered to a new member; controls may have come before the answer."""

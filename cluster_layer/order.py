@@ -29,6 +29,10 @@ CLOCK_MARGIN_MS: Final = 50
 MAX_TRAIL: Final = 64  # shards; the oldest are forgotten first
 
 
+# The sequence part of an inbox position that is no entry's but a bound, perhaps a little ahead.
+_BOUND: Final = (1 << 20) - 1
+
+
 class Lane(NamedTuple):
     """One way by which messages arrive in order."""
 
@@ -47,12 +51,12 @@ class Mark(NamedTuple):
 def entry_position(entry_id: bytes) -> int:
     """A stream entry's id, ``ms-sequence``, as one number that sorts alike."""
     milliseconds, _, sequence = entry_id.partition(b"-")
-    return int(milliseconds) << 20 | min(int(sequence), (1 << 20) - 1)
+    return int(milliseconds) << 20 | min(int(sequence), _BOUND - 1)
 
 
 def latest_inbox_position(shard_ms: float) -> int:
-    """What the inboxes of a shard can have come to, by an idea of its clock that may be early."""
-    return int(shard_ms + CLOCK_MARGIN_MS) << 20
+    """A bound of what the inboxes of a shard can have come to, by an early idea of its clock."""
+    return int(shard_ms + CLOCK_MARGIN_MS) << 20 | _BOUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,13 @@ class _Need(NamedTuple):
     lane: Lane
     incarnation: str
     position: int
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it may lie ahead of the write that it stands for."""
+        if self.lane.kind == INBOX:
+            return self.position & _BOUND == _BOUND or self.position == UNKNOWN
+        return self.position == UNKNOWN
 
 
 @dataclass(slots=True, eq=False)
@@ -284,7 +295,10 @@ class Sequencer:
             return need
         position = state.received
         for other in state.waiting:
-            if any(n.lane == lane and n.position >= held.position for n in other.needs):
+            if any(
+                n.lane == lane and n.position >= held.position and not n.is_bound
+                for n in other.needs
+            ):
                 position = min(position, other.position - 1)
                 break
         return need._replace(position=position)
@@ -309,9 +323,34 @@ class Sequencer:
     def _is_open(self, need: _Need) -> bool:
         return self._incarnations.get(need.lane) == need.incarnation
 
-    def _satisfied(self, need: _Need) -> bool:
+    def _satisfied(self, need: _Need, key: tuple[Lane, str], position: int) -> bool:
+        """Whether the message at this position of this lane need not wait for that one."""
         state = self._lanes.get((need.lane, need.incarnation))
-        return state is None or not state.lacks(need.position)
+        if state is None or not state.lacks(need.position):
+            return True
+        if not need.is_bound or (not state.cut and state.received < need.position):
+            return False
+        return self._leads_back(state.waiting[0], key, position, set())
+
+    def _leads_back(
+        self, held: _Held, key: tuple[Lane, str], position: int, seen: set[tuple[Lane, str]]
+    ) -> bool:
+        """Whether a held message waits for the one at this position, through whatever lanes.
+
+        Then it was written after it, and a bound that covers it lies ahead of what it stands for.
+        """
+        for need in held.needs:
+            need_key = (need.lane, need.incarnation)
+            if need_key == key and need.position >= position:
+                return True
+            state = self._lanes.get(need_key)
+            if state is None or need_key in seen or not state.waiting:
+                continue
+            seen.add(need_key)
+            first = state.waiting[0]
+            if first.position <= need.position and self._leads_back(first, key, position, seen):
+                return True
+        return False
 
     def _progress(self) -> None:
         moved = True
@@ -320,10 +359,13 @@ class Sequencer:
             for key in list(self._blocked):
                 moved = self._advance(key) or moved
 
+    def _is_due(self, held: _Held, key: tuple[Lane, str]) -> bool:
+        return all(self._satisfied(need, key, held.position) for need in held.needs)
+
     def _advance(self, key: tuple[Lane, str]) -> bool:
         state = self._lanes[key]
         moved = False
-        while state.waiting and all(self._satisfied(need) for need in state.waiting[0].needs):
+        while state.waiting and self._is_due(state.waiting[0], key):
             self._deliver(key[0], state.waiting.popleft().item)
             moved = True
         if not state.waiting:
