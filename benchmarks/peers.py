@@ -1,0 +1,178 @@
+"""The layers under test, each built as its own documentation advises."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, cast
+
+from benchmarks.servers import Servers, start_nats, start_redis
+from cluster_layer import ClusterChannelLayer
+from cluster_layer.connection import Connection
+from cluster_layer.endpoints import Endpoint
+from cluster_layer.envelope import MESSAGE, encode, encode_body
+from cluster_layer.keys import Keys
+from cluster_layer.names import inbox_name
+from cluster_layer.scripts import INBOX_APPEND
+
+Message = dict[str, Any]
+
+# Nothing is to be refused: what is measured is the way of a message, not the edge of a queue.
+CAPACITY = 1_000_000
+EXPIRY_MS = 60_000
+TIMEOUT_S = 30.0
+MESSAGE_SIZE_LIMIT = 2_000_000
+
+
+class Sender(Protocol):
+    """The least that a layer under test can do."""
+
+    async def send(self, channel: str, message: Message) -> None: ...
+
+
+class Layer(Sender, Protocol):
+    """What all layers have in common."""
+
+    async def receive(self, channel: str) -> Message: ...
+    async def new_channel(self) -> str: ...
+    async def group_add(self, group: str, channel: str) -> None: ...
+    async def group_discard(self, group: str, channel: str) -> None: ...
+    async def group_send(self, group: str, message: Message) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """How to set up one layer under test.
+
+    `make` opens nothing; `open` says that the running loop lives; `settle` returns when everything
+    that was sent has left this process.
+    """
+
+    name: str
+    start: Callable[[int], AbstractContextManager[Servers]]
+    make: Callable[[Servers], Any]
+    open: Callable[[Any], Awaitable[None]]
+    settle: Callable[[Any], Awaitable[None]]
+    packages: Sequence[str] = ()
+
+
+class Bare:
+    """The command that a send costs, over our connection class; nothing of the layer around it."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._url = servers.urls[0]
+        self._command: tuple[bytes | str | int, ...] = ()
+        self._connection: Connection | None = None
+
+    async def open(self) -> None:
+        endpoint = Endpoint.from_url(self._url)
+        self._connection = await Connection.open(
+            endpoint, endpoint.id, connect_timeout_s=TIMEOUT_S, timeout_s=TIMEOUT_S
+        )
+        await self._connection.execute(("SCRIPT", "LOAD", INBOX_APPEND.text))
+
+    async def send(self, channel: str, message: Message) -> None:
+        assert self._connection is not None
+        if not self._command:
+            self._command = append_command(self._connection.incarnation, channel, message)
+        await self._connection.execute(self._command)
+
+    @property
+    def connection(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+
+class Empty:
+    """Does nothing: what the caller's own machinery costs."""
+
+    def __init__(self, servers: Servers) -> None:
+        del servers
+
+    async def send(self, channel: str, message: Message) -> None:
+        del channel, message
+
+
+def append_command(
+    incarnation: str, channel: str, message: Message
+) -> tuple[bytes | str | int, ...]:
+    """The command that the layer writes for one send to a process-specific channel."""
+    body = encode_body(message, MESSAGE_SIZE_LIMIT)
+    envelope = encode(MESSAGE, EXPIRY_MS, channel, None, body)
+    key = Keys("asgi", incarnation, 0).inbox(inbox_name(channel))
+    never_ms = 1 << 52
+    return ("EVALSHA", INBOX_APPEND.sha, 1, key, CAPACITY, EXPIRY_MS, never_ms, envelope)
+
+
+def _make_cluster(servers: Servers) -> Any:
+    return ClusterChannelLayer(hosts=servers.urls, capacity=CAPACITY)
+
+
+def _hosts(servers: Servers) -> list[dict[str, Any]]:
+    # redis-py's default timeout would end an idle receive() of channels_redis after 5 s.
+    return [{"address": url, "socket_timeout": TIMEOUT_S} for url in servers.urls]
+
+
+def _make_core(servers: Servers) -> Any:
+    from channels_redis.core import RedisChannelLayer
+
+    return RedisChannelLayer(hosts=_hosts(servers), capacity=CAPACITY)
+
+
+def _make_pubsub(servers: Servers) -> Any:
+    from channels_redis.pubsub import RedisPubSubChannelLayer
+
+    return RedisPubSubChannelLayer(hosts=_hosts(servers))
+
+
+def _make_nats(servers: Servers) -> Any:
+    from channels_nats import NatsChannelLayer  # type: ignore[import-untyped]
+
+    return NatsChannelLayer(servers=[servers.nats_url], capacity=CAPACITY)
+
+
+async def _nothing(layer: Any) -> None:
+    del layer
+
+
+async def _open(layer: Any) -> None:
+    await layer.open()
+
+
+async def _flush_nats(layer: Any) -> None:
+    # A publish only fills a buffer; there is no public way to wait until it has left.
+    client = await layer._client()  # noqa: SLF001
+    await client.flush()
+
+
+def _nats(_shards: int) -> AbstractContextManager[Servers]:
+    return start_nats()
+
+
+_redis = partial(Peer, start=start_redis, open=_nothing, settle=_nothing)
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("cluster", start_redis, _make_cluster, _open, _nothing, ("cluster-layer", "redis")),
+        _redis("core", make=_make_core, packages=("channels_redis", "redis", "hiredis")),
+        _redis("pubsub", make=_make_pubsub, packages=("channels_redis",)),
+        Peer("nats", _nats, _make_nats, _nothing, _flush_nats, ("channels-nats", "nats-py")),
+        Peer("bare", start_redis, Bare, _open, _nothing),
+        _redis("empty", make=Empty),
+        # Not a layer: rows that know it start the program themselves.
+        _redis("redis-benchmark", make=Empty),
+    )
+}
+
+LAYERS = ("cluster", "core", "pubsub", "nats")
+
+
+async def make_layer(peer: str, servers: Servers) -> Layer:
+    """A layer that the running loop owns."""
+    chosen = PEERS[peer]
+    layer = chosen.make(servers)
+    await chosen.open(layer)
+    return cast(Layer, layer)
