@@ -306,8 +306,9 @@ class Groups:
 
     def _activate(self, group: Group, member: Member, was_stored: bool, position: int) -> None:
         """The shard has answered to a new member; controls may have come before the answer."""
-        member.since = position
-        group.latest_since = max(group.latest_since, position)
+        if not member.since or member.kicked_at > member.since:  # else it has been one since then
+            member.since = position
+            group.latest_since = max(group.latest_since, position)
         if member.kicked_at > position:
             if not member.joining:
                 self._remove(group, member.box.name, member)
