@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 import redis.exceptions
+from redis.credentials import CredentialProvider
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
@@ -288,6 +289,33 @@ async def test_closing_ends_everything(
     with pytest.raises(ShardUnavailable):
         await link.ready()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class Failing(CredentialProvider):
+    """Where the password comes from has an outage of its own at first."""
+
+    def __init__(self, failures: int, password: str) -> None:
+        self.failures = failures
+        self._password = password
+
+    def get_credentials(self) -> tuple[str]:
+        if self.failures:
+            self.failures -= 1
+            raise LookupError("the vault is sealed")
+        return (self._password,)
+
+
+async def test_a_link_survives_whatever_happens_while_it_connects(bench: Bench) -> None:
+    """Errors of foreign code are told as unavailability, and the link tries again."""
+    with RedisServer(password="secret") as server:
+        provider = Failing(3, "secret")
+        host = {"host": "127.0.0.1", "port": server.port, "credential_provider": provider}
+        link = Link("shard", Endpoint.from_host(host), SETTINGS, bench.counters)
+        bench._links.append(link)
+        with pytest.raises(ShardUnavailable, match="vault"):
+            await link.ready()
+        await eventually_async(lambda: link.connection is not None)
+        assert provider.failures == 0
 
 
 async def test_links_are_made_when_they_are_needed(redis_server: RedisServer) -> None:
