@@ -232,7 +232,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         return self._process_id
 
     def _is_ours(self, channel: str) -> bool:
-        return inbox_name(channel).endswith(f".{self._checked_process_id()}!")
+        return f".{self._checked_process_id()}!" in channel  # a name has one "!" at most
 
     def _require_ours(self, channel: str) -> None:
         if not self._is_ours(channel):

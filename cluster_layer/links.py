@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import hiredis
+
 from cluster_layer import scripts
 from cluster_layer.batching import Command
 from cluster_layer.connection import CommandRefused, Connection, NothingListens
@@ -105,16 +107,17 @@ class Link:
             timeout_s = self.settings.timeout_s
             keys, arguments = build(self.keys, int(connection.shard_time_ms() + timeout_s * 1000))
             fence = self._loop.time() + timeout_s
+            command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
             try:
-                return await connection.execute(
-                    ("EVALSHA", script.sha, len(keys), *keys, *arguments)
-                )
-            except CommandRefused as refusal:
-                if last or not await self._remedy(connection, refusal):
-                    raise
+                reply = await connection.call((command,))
             except DeliveryUnknown:
                 await self._settled(fence)
                 raise
+            if not isinstance(reply, hiredis.ReplyError):
+                return reply
+            refusal = connection.refused(reply)
+            if last or not await self._remedy(connection, refusal):
+                raise refusal
         raise AssertionError("unreachable")
 
     def shard_time_ms(self) -> float:

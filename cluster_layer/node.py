@@ -82,6 +82,7 @@ class Node:
         self._config = config
         self._counters = counters
         self._prefix = config.prefix
+        self._sealed = bool(config.symmetric_encryption_keys)
         self._expiry_ms = round(config.expiry * 1000)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscribers: dict[str, Subscriber] = {}
@@ -94,7 +95,7 @@ class Node:
             links,
             self._subscriber,
             self.mailboxes.put,
-            lambda group: group_context(self._prefix, group),
+            self._group_context,
             round(config.group_expiry * 1000),
             self._in_order,
             self._spawn,
@@ -320,7 +321,7 @@ class Node:
         if left_ms <= 0:
             self.lose(Loss.EXPIRED)
             return
-        context = channel_context(self._prefix, box.name)
+        context = self._context(box.name)
         deadline = time.monotonic() + left_ms / 1000
         if not self.mailboxes.put(box, Parcel(envelope.body, context, deadline, item)):
             self._spawn(self._return(self._queue(box.name), box))
@@ -342,7 +343,7 @@ class Node:
             self.groups.fan_out(arrival.group, arrival.position, envelope.body, arrival.deadline)
         else:
             assert envelope.channel is not None  # noqa: S101 - on_entry saw to it
-            context = channel_context(self._prefix, envelope.channel)
+            context = self._context(envelope.channel)
             box = self.mailboxes.open(envelope.channel)
             self.mailboxes.put(box, Parcel(envelope.body, context, arrival.deadline))
 
@@ -524,6 +525,13 @@ class Node:
         await asyncio.gather(*self.stop(), return_exceptions=True)
 
     # -- internals
+
+    def _context(self, channel: str) -> bytes:
+        """What a sealed body for this channel is bound to; nothing is sealed without keys."""
+        return channel_context(self._prefix, channel) if self._sealed else b""
+
+    def _group_context(self, group: str) -> bytes:
+        return group_context(self._prefix, group) if self._sealed else b""
 
     def _subscriber(self, shard: str) -> Subscriber:
         subscriber = self._subscribers.get(shard)

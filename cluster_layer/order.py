@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 INBOX: Final = "inbox"
@@ -59,8 +59,7 @@ def latest_inbox_position(shard_ms: float) -> int:
     return int(shard_ms + CLOCK_MARGIN_MS) << 20 | _BOUND
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(NamedTuple):
     mark: Mark
     at: float
 
@@ -81,10 +80,12 @@ class Trail:
             mark = mark._replace(inbox=position)
         else:
             mark = mark._replace(group=position)
-        rest = {shard: entry for shard, entry in self.written.items() if shard != lane.shard}
-        if len(rest) >= MAX_TRAIL:
-            rest.pop(next(iter(rest)))
-        return replace(self, written={**rest, lane.shard: _Written(mark, now)})
+        written = dict(self.written)
+        written.pop(lane.shard, None)  # the latest comes last
+        if len(written) >= MAX_TRAIL:
+            written.pop(next(iter(written)))
+        written[lane.shard] = _Written(mark, now)
+        return Trail(written)
 
     def marks(self, lane: Lane, now: float, window_s: float) -> dict[str, Mark] | None:
         """What a write to this lane must not overtake; None: nothing.
@@ -92,7 +93,7 @@ class Trail:
         An inbox needs no marks of inboxes: one channel is always in one inbox.
         """
         marks = {}
-        for shard, (mark, at) in ((s, (w.mark, w.at)) for s, w in self.written.items()):
+        for shard, (mark, at) in self.written.items():
             if now - at > window_s:
                 continue
             if lane.kind == INBOX:
@@ -221,11 +222,11 @@ class Sequencer:
         state = self._lanes[key]
         state.received = max(state.received, position)
         in_time = position > self._floors.get(key, -1)
-        if in_time and marks is None and not state.waiting:
+        needs = self._needs(lane, marks) if in_time and marks else []
+        if in_time and not (needs or state.waiting):
             self._deliver(lane, item)
         elif in_time:
             self._serial += 1
-            needs = self._needs(lane, marks or {})
             state.waiting.append(_Held(position, needs, item, now, self._serial))
             self._blocked[key] = None
         if self._blocked:
