@@ -59,7 +59,7 @@ class Bench:
         return quick if self.quick else full
 
     async def layer(self) -> Layer:
-        return await make_layer(self.peer, self.servers)
+        return await make_layer(self.peer, self.servers.addresses)
 
     async def settle(self, layer: object) -> None:
         await PEERS[self.peer].settle(layer)

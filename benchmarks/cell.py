@@ -16,18 +16,19 @@ from benchmarks.rows.row import Row
 FULL_S, QUICK_S = 2.0, 0.1
 
 
-def measure(row: Row, peer: str, *, quick: bool) -> dict[str, float]:
-    """The figures of one cell."""
+def measure(
+    loop: asyncio.AbstractEventLoop, row: Row, peer: str, *, quick: bool
+) -> dict[str, float]:
+    """The figures of one cell. Layers stay open: what they leave behind goes with the process."""
     with PEERS[peer].start(row.shards) as servers:
         bench = Bench(peer, servers, QUICK_S if quick else FULL_S, quick)
-        # The layers are not closed: what a fresh process leaves behind goes with it.
-        return asyncio.new_event_loop().run_until_complete(row.measure(bench))
+        return loop.run_until_complete(row.measure(bench))
 
 
-def profiled(row: Row, peer: str, path: str) -> dict[str, float]:
+def profiled(loop: asyncio.AbstractEventLoop, row: Row, peer: str, path: str) -> dict[str, float]:
     """As `measure`, with a profile of the cell's own thread in a file for `python -m pstats`."""
     profile = cProfile.Profile()
-    figures = profile.runcall(measure, row, peer, quick=False)
+    figures = profile.runcall(measure, loop, row, peer, quick=False)
     profile.dump_stats(path)
     return figures
 
@@ -39,11 +40,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--profile", metavar="FILE", help="write a profile; figures are then slow")
     arguments = parser.parse_args()
-    row = row_of(arguments.row)
+    row, loop = row_of(arguments.row), asyncio.new_event_loop()
     if arguments.profile:
-        figures = profiled(row, arguments.peer, arguments.profile)
+        figures = profiled(loop, row, arguments.peer, arguments.profile)
     else:
-        figures = measure(row, arguments.peer, quick=arguments.quick)
+        figures = measure(loop, row, arguments.peer, quick=arguments.quick)
     print(json.dumps(figures), flush=True)
     # Receivers that still wait would each complain about a loop that ends.
     os._exit(0)

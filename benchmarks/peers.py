@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
 
-from benchmarks.servers import Servers, start_nats, start_redis
+from benchmarks.servers import Addresses, Servers, start_nats, start_redis
 from cluster_layer import ClusterChannelLayer
 from cluster_layer.connection import Connection
 from cluster_layer.endpoints import Endpoint
@@ -52,17 +52,16 @@ class Peer:
 
     name: str
     start: Callable[[int], AbstractContextManager[Servers]]
-    make: Callable[[Servers], Any]
+    make: Callable[[Addresses], Any]
     open: Callable[[Any], Awaitable[None]]
     settle: Callable[[Any], Awaitable[None]]
-    packages: Sequence[str] = ()
 
 
 class Bare:
     """The command that a send costs, over our connection class; nothing of the layer around it."""
 
-    def __init__(self, servers: Servers) -> None:
-        self._url = servers.urls[0]
+    def __init__(self, addresses: Addresses) -> None:
+        self._url = addresses.redis[0]
         self._command: tuple[bytes | str | int, ...] = ()
         self._connection: Connection | None = None
 
@@ -88,8 +87,8 @@ class Bare:
 class Empty:
     """Does nothing: what the caller's own machinery costs."""
 
-    def __init__(self, servers: Servers) -> None:
-        del servers
+    def __init__(self, addresses: Addresses) -> None:
+        del addresses
 
     async def send(self, channel: str, message: Message) -> None:
         del channel, message
@@ -106,31 +105,31 @@ def append_command(
     return ("EVALSHA", INBOX_APPEND.sha, 1, key, CAPACITY, EXPIRY_MS, never_ms, envelope)
 
 
-def _make_cluster(servers: Servers) -> Any:
-    return ClusterChannelLayer(hosts=servers.urls, capacity=CAPACITY)
+def _make_cluster(addresses: Addresses) -> Any:
+    return ClusterChannelLayer(hosts=list(addresses.redis), capacity=CAPACITY)
 
 
-def _hosts(servers: Servers) -> list[dict[str, Any]]:
+def _hosts(addresses: Addresses) -> list[dict[str, Any]]:
     # redis-py's default timeout would end an idle receive() of channels_redis after 5 s.
-    return [{"address": url, "socket_timeout": TIMEOUT_S} for url in servers.urls]
+    return [{"address": url, "socket_timeout": TIMEOUT_S} for url in addresses.redis]
 
 
-def _make_core(servers: Servers) -> Any:
+def _make_core(addresses: Addresses) -> Any:
     from channels_redis.core import RedisChannelLayer
 
-    return RedisChannelLayer(hosts=_hosts(servers), capacity=CAPACITY)
+    return RedisChannelLayer(hosts=_hosts(addresses), capacity=CAPACITY)
 
 
-def _make_pubsub(servers: Servers) -> Any:
+def _make_pubsub(addresses: Addresses) -> Any:
     from channels_redis.pubsub import RedisPubSubChannelLayer
 
-    return RedisPubSubChannelLayer(hosts=_hosts(servers))
+    return RedisPubSubChannelLayer(hosts=_hosts(addresses))
 
 
-def _make_nats(servers: Servers) -> Any:
+def _make_nats(addresses: Addresses) -> Any:
     from channels_nats import NatsChannelLayer  # type: ignore[import-untyped]
 
-    return NatsChannelLayer(servers=[servers.nats_url], capacity=CAPACITY)
+    return NatsChannelLayer(servers=[addresses.nats], capacity=CAPACITY)
 
 
 async def _nothing(layer: Any) -> None:
@@ -156,10 +155,10 @@ _redis = partial(Peer, start=start_redis, open=_nothing, settle=_nothing)
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("cluster", start_redis, _make_cluster, _open, _nothing, ("cluster-layer", "redis")),
-        _redis("core", make=_make_core, packages=("channels_redis", "redis", "hiredis")),
-        _redis("pubsub", make=_make_pubsub, packages=("channels_redis",)),
-        Peer("nats", _nats, _make_nats, _nothing, _flush_nats, ("channels-nats", "nats-py")),
+        Peer("cluster", start_redis, _make_cluster, _open, _nothing),
+        _redis("core", make=_make_core),
+        _redis("pubsub", make=_make_pubsub),
+        Peer("nats", _nats, _make_nats, _nothing, _flush_nats),
         Peer("bare", start_redis, Bare, _open, _nothing),
         _redis("empty", make=Empty),
         # Not a layer: rows that know it start the program themselves.
@@ -170,9 +169,9 @@ PEERS = {
 LAYERS = ("cluster", "core", "pubsub", "nats")
 
 
-async def make_layer(peer: str, servers: Servers) -> Layer:
+async def make_layer(peer: str, addresses: Addresses) -> Layer:
     """A layer that the running loop owns."""
     chosen = PEERS[peer]
-    layer = chosen.make(servers)
+    layer = chosen.make(addresses)
     await chosen.open(layer)
     return cast(Layer, layer)

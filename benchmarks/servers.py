@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -58,6 +59,14 @@ class NatsServer:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a cell's servers are; NATS's is empty if there is none."""
+
+    redis: tuple[str, ...]
+    nats: str
+
+
 class Servers:
     """What a cell's layers talk to, and what its servers say about themselves."""
 
@@ -67,13 +76,9 @@ class Servers:
         self._clients = [Redis.from_url(shard.url, protocol=2) for shard in shards]
 
     @property
-    def urls(self) -> list[str]:
-        return [shard.url for shard in self.shards]
-
-    @property
-    def nats_url(self) -> str:
-        assert self.nats is not None
-        return self.nats.url
+    def addresses(self) -> Addresses:
+        urls = tuple(shard.url for shard in self.shards)
+        return Addresses(urls, self.nats.url if self.nats else "")
 
     def client(self, index: int = 0) -> Redis:
         """A plain client of one shard, for questions beside the measurement."""

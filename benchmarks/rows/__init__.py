@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import groups, receiving, sending, sync_calls
+from benchmarks.rows import (
+    connection,
+    groups,
+    joining,
+    latency,
+    processes,
+    receiving,
+    scaling,
+    sending,
+    sync_calls,
+)
 from benchmarks.rows.row import Row
 
 ROWS: tuple[Row, ...] = (
@@ -10,6 +20,11 @@ ROWS: tuple[Row, ...] = (
     *receiving.ROWS,
     *groups.ROWS,
     *sync_calls.ROWS,
+    *processes.ROWS,
+    *joining.ROWS,
+    *latency.ROWS,
+    *connection.ROWS,
+    *scaling.ROWS,
 )
 
 

@@ -26,7 +26,7 @@ def _send_for(layer: Sender, seconds: float) -> tuple[int, float]:
 
 async def _measure(bench: Bench) -> dict[str, float]:
     # Not opened on this loop, which stands for no loop of the site's.
-    layer: Sender = PEERS[bench.peer].make(bench.servers)
+    layer: Sender = PEERS[bench.peer].make(bench.servers.addresses)
     loop = asyncio.get_running_loop()
     before = bench.servers.connections()
     await loop.run_in_executor(None, _send_for, layer, bench.seconds / 5)
