@@ -1,0 +1,187 @@
+"""What is written where: lanes, marks, counts, and what a sender is told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgpack
+import pytest
+import redis
+
+from cluster_layer.buffers import Loss
+from cluster_layer.counters import Counters
+from cluster_layer.embedded import RedisServer
+from cluster_layer.endpoints import endpoints_of
+from cluster_layer.envelope import CONTROL, Envelope, decode, encode_body
+from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
+from cluster_layer.links import Link, Links, LinkSettings
+from cluster_layer.order import GROUP, Lane, Mark, Trail, entry_position
+from cluster_layer.routing import fixed_routes
+from cluster_layer.writer import TrailCell, Writer
+from tests.support.proxy import TcpProxy
+from tests.support.waiting import eventually_async
+
+EXPIRY_MS = 60_000
+THEIRS = "p.2!a"
+
+
+class Sender:
+    """A writer, its one shard, and direct access to what it has written."""
+
+    def __init__(self, url: str, server: RedisServer) -> None:
+        self.counters = Counters()
+        settings = LinkSettings("test", timeout_s=2.0, connect_timeout_s=2.0)
+        self.links = Links(fixed_routes(endpoints_of([url])), settings, self.counters)
+        self.writer = Writer(self.links, self.counters, None, lambda _: 3, EXPIRY_MS)
+        self.redis: Any = redis.Redis.from_url(server.url, protocol=2)
+        self.cell = TrailCell(Trail())
+
+    @property
+    def link(self) -> Link:
+        (link,) = self.links.all()
+        return link
+
+    async def send(self, channel: str) -> None:
+        await self.writer.send(channel, encode_body({"type": "t"}, 1000), self.cell)
+
+    async def group_send(self, group: str = "g") -> None:
+        await self.writer.group_send(group, encode_body({"type": "t"}, 1000), self.cell)
+
+    def entries(self) -> list[tuple[bytes, Envelope]]:
+        found = self.redis.xrange(self.link.keys.inbox("p.2!"))
+        return [(entry_id, decode(fields[b"m"])) for entry_id, fields in found]
+
+    def counted(self) -> dict[str, int]:
+        (counters,) = self.counters.as_dict()["shards"].values()
+        return {name: count for name, count in counters.items() if count}
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[TcpProxy]:
+    with TcpProxy("127.0.0.1", redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def sender(proxy: TcpProxy, redis_server: RedisServer) -> AsyncIterator[Sender]:
+    sender = Sender(proxy.url, redis_server)
+    await sender.link.ready()
+    yield sender
+    await sender.links.close()
+    sender.redis.close()
+
+
+async def test_a_send_is_an_entry_or_an_item(sender: Sender) -> None:
+    """Process-specific channels have an inbox, normal ones a queue; both are counted as sent."""
+    await sender.send(THEIRS)
+    await sender.send("normal")
+    ((_, envelope),) = sender.entries()
+    assert (envelope.channel, envelope.ttl_ms, envelope.marks) == (THEIRS, EXPIRY_MS, None)
+    (item,) = sender.redis.lrange(sender.link.keys.queue("normal"), 0, -1)
+    assert decode(item.partition(b":")[2]).channel is None
+    assert sender.counted() == {"sent": 2}
+
+
+@pytest.mark.parametrize("channel", [THEIRS, "normal"])
+async def test_a_full_channel_is_told(sender: Sender, channel: str) -> None:
+    """With its depth and its capacity, and nothing is added."""
+    for _ in range(3):
+        await sender.send(channel)
+    with pytest.raises(ChannelFull) as caught:
+        await sender.send(channel)
+    assert (caught.value.channel, caught.value.depth, caught.value.limit) == (channel, 3, 3)
+    assert sender.counted() == {"sent": 3}
+
+
+async def test_a_task_s_next_write_names_the_last_one_elsewhere(sender: Sender) -> None:
+    """The mark is the position that the shard gave."""
+    await sender.group_send()
+    await sender.group_send()
+    await sender.send(THEIRS)
+    await sender.send(THEIRS)
+    shard, life = sender.link.shard, sender.link.keys.incarnation
+    envelopes = [envelope for _, envelope in sender.entries()]
+    assert [envelope.marks for envelope in envelopes] == [{shard: Mark(life, None, 2)}] * 2
+
+
+async def test_an_unknown_outcome_is_bounded_by_what_the_shard_says(
+    sender: Sender, proxy: TcpProxy
+) -> None:
+    """The group message was executed; the next write waits for its position, and for no later."""
+    await sender.group_send()
+    proxy.lose_next_reply(b"EVALSHA")
+    with pytest.raises(DeliveryUnknown):
+        await sender.group_send()
+    await sender.send(THEIRS)
+    ((_, envelope),) = sender.entries()
+    assert envelope.marks is not None
+    assert envelope.marks[sender.link.shard].group == 2
+    assert sender.counted() == {"published": 1, "unknown": 1, "sent": 1, "reconnects": 1}
+
+
+async def test_an_unknown_send_is_bounded_by_the_shard_s_clock(
+    sender: Sender, proxy: TcpProxy
+) -> None:
+    """Whatever entry it became, its position is not beyond the bound."""
+    proxy.lose_next_reply(b"EVALSHA")
+    with pytest.raises(DeliveryUnknown):
+        await sender.send(THEIRS)
+    ((entry_id, _),) = sender.entries()
+    marks = sender.cell.trail.marks(Lane(sender.link.shard, GROUP), 0.0, 1e12)
+    assert marks is not None
+    bound = marks[sender.link.shard].inbox
+    assert bound is not None
+    assert bound >= entry_position(entry_id)
+
+
+async def test_a_dead_shard_is_counted_as_refused(redis_server: RedisServer) -> None:
+    """Definite: nothing was written, and no order depends on it."""
+    sender = Sender(redis_server.url, redis_server)
+    await sender.link.ready()
+    redis_server.kill()
+    await eventually_async(lambda: sender.link._refusal is not None)
+    with pytest.raises(ShardUnavailable):
+        await sender.send(THEIRS)
+    assert sender.cell.trail == Trail()
+    assert sender.counted() == {"refused": 1}
+    await sender.links.close()
+    sender.redis.close()
+
+
+async def test_a_stored_member_is_sent_to_one_by_one(sender: Sender) -> None:
+    """Until its process has taken it over, to which it is invited; a full one is counted."""
+    await sender.writer.store_member("g", THEIRS, EXPIRY_MS)
+    await sender.writer.store_member("g", "normal", EXPIRY_MS)
+    for _ in range(4):
+        await sender.group_send()
+    envelopes = [envelope for _, envelope in sender.entries()]
+    assert [envelope.kind for envelope in envelopes] == [CONTROL, 0, 0]
+    assert msgpack.unpackb(envelopes[0].body) == {"op": "join", "group": "g"}
+    assert sender.redis.llen(sender.link.keys.queue("normal")) == 3
+    assert sender.counters.lost == {Loss.FULL: 3}
+
+
+async def test_a_removed_member_is_told(sender: Sender) -> None:
+    """It is sent to no more, and its process hears of it also by its inbox."""
+    await sender.writer.store_member("g", THEIRS, EXPIRY_MS)
+    await sender.writer.remove_member("g", THEIRS, EXPIRY_MS)
+    await sender.group_send()
+    controls = [msgpack.unpackb(envelope.body) for _, envelope in sender.entries()]
+    assert [control["op"] for control in controls] == ["join", "kick"]
+    assert controls[1]["life"] == sender.link.keys.incarnation
+    assert controls[1]["position"] == "2"
+
+
+async def test_a_cancelled_write_may_have_happened(sender: Sender, proxy: TcpProxy) -> None:
+    """The next write of the task takes that into account."""
+    proxy.blackhole("replies")
+    sending = asyncio.ensure_future(sender.group_send())
+    await eventually_async(lambda: sender.redis.get(sender.link.keys.seq) == b"1")
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    proxy.heal()
+    await sender.send(THEIRS)
+    ((_, envelope),) = sender.entries()
+    assert envelope.marks is not None
+    assert (envelope.marks[sender.link.shard].group or 0) >= 1
