@@ -109,12 +109,16 @@ class Connection(asyncio.Protocol):
         """
         reply = await self.call(commands, timeout_s)
         for answer in reply if len(commands) > 1 else (reply,):
-            if isinstance(answer, hiredis.ReplyError):
-                raise self.refused(answer)
+            refusal = self.refusal(answer)
+            if refusal is not None:
+                raise refusal
         return reply
 
-    def refused(self, reply: hiredis.ReplyError) -> CommandRefused:
-        return CommandRefused(self.shard, str(reply))
+    def refusal(self, reply: Any) -> CommandRefused | None:
+        """The error that a reply is, if it is one."""
+        if isinstance(reply, hiredis.ReplyError):
+            return CommandRefused(self.shard, str(reply))
+        return None
 
     async def identify(self) -> None:
         """Read the incarnation and the shard's clock. ShardUnavailable: not a primary."""

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import hiredis
-
 from cluster_layer import scripts
 from cluster_layer.batching import Command
 from cluster_layer.connection import CommandRefused, Connection, NothingListens
@@ -113,9 +111,9 @@ class Link:
             except DeliveryUnknown:
                 await self._settled(fence)
                 raise
-            if not isinstance(reply, hiredis.ReplyError):
+            refusal = connection.refusal(reply)
+            if refusal is None:
                 return reply
-            refusal = connection.refused(reply)
             if last or not await self._remedy(connection, refusal):
                 raise refusal
         raise AssertionError("unreachable")

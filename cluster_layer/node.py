@@ -6,23 +6,20 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from functools import partial
+from typing import Any
 
-import msgpack
-
+from cluster_layer.arrivals import Arrivals, Control
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, wake_one
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
-from cluster_layer.crypto import channel_context, group_context
-from cluster_layer.envelope import CONTROL, Envelope, decode
-from cluster_layer.errors import MalformedEnvelope
 from cluster_layer.groups import Groups
 from cluster_layer.inbox import Cursors, InboxReader
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, Links
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import GROUP, INBOX, Lane, Sequencer, latest_inbox_position
+from cluster_layer.order import GROUP, INBOX, Lane
 from cluster_layer.queues import QueueReader
 from cluster_layer.reader import Reader
 from cluster_layer.subscriber import Subscriber
@@ -31,23 +28,11 @@ from topology.errors import ClusterError
 logger = logging.getLogger("cluster_layer")
 
 SWEEP_S = 1.0
-BARRIER_AGAIN_S = 0.05
-# A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
-HOLD_TIMEOUTS = 3
 FLUSH_REPLY_MS = 60_000
 
 
 class NodeClosed(Exception):
     """This node has stopped; whoever waits for a message has to wait at the next one."""
-
-
-class Arrival(NamedTuple):
-    """What a lane carries to the point of delivery."""
-
-    envelope: Envelope
-    group: str
-    position: int
-    deadline: float
 
 
 class NodeState:
@@ -81,27 +66,27 @@ class Node:
         self._links = links
         self._config = config
         self._counters = counters
-        self._prefix = config.prefix
-        self._sealed = bool(config.symmetric_encryption_keys)
         self._expiry_ms = round(config.expiry * 1000)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscribers: dict[str, Subscriber] = {}
         self._inboxes: dict[str, InboxReader] = {}
         self._queues: dict[str, QueueReader] = {}
         self._inboxes_on: defaultdict[str, set[str]] = defaultdict(set)
-        self._barriers: dict[Lane, bool] = {}  # running; True: once more
-        self._sequencer = Sequencer(self._deliver, self._ask, self._latest)
+        self._arrivals = Arrivals(self, self.mailboxes, config, counters, self._spawn)
         self.groups = Groups(
             links,
             self._subscriber,
             self.mailboxes.put,
-            self._group_context,
+            self._arrivals.group_context,
             round(config.group_expiry * 1000),
-            self._in_order,
+            self._arrivals.in_order,
             self._spawn,
         )
+        self._watched: list[tuple[Link, Callable[[], None]]] = []
         for link in links.all():
-            link.watchers.append(lambda link=link: self._link_changed(link))  # type: ignore[misc]
+            watcher = partial(self._link_changed, link)
+            link.watchers.append(watcher)
+            self._watched.append((link, watcher))
             self._subscriber(link.shard)
         for inbox in state.inboxes:
             self.watch_inbox(inbox)
@@ -122,7 +107,7 @@ class Node:
 
         Its receivers are gone. Call it in the step that made this node.
         """
-        for (lane, incarnation), position in previous._sequencer.positions().items():
+        for (lane, incarnation), position in previous._arrivals.lanes.positions().items():
             if lane.kind == GROUP:
                 self.state.positions[lane.shard, incarnation] = position
         self.groups.adopt(previous.groups)
@@ -250,193 +235,80 @@ class Node:
         lane = Lane(shard, GROUP)
         positions = self.state.positions
         if incarnation is None:
-            known = self._sequencer.incarnation(lane)
+            known = self._arrivals.lanes.incarnation(lane)
             if known is not None:
-                positions[shard, known] = self._sequencer.received(lane)
-            self._sequencer.close(lane)
+                positions[shard, known] = self._arrivals.lanes.received(lane)
+            self._arrivals.lanes.close(lane)
             return
         for old in [key for key in positions if key[0] == shard and key[1] != incarnation]:
             del positions[old]
             self.groups.on_incarnation(shard)
-        self._sequencer.open(lane, incarnation)
+        self._arrivals.lanes.open(lane, incarnation)
 
     def on_missed(self, shard: str, publications: int) -> None:
         """So much was published on a shard, to any group, while the subscription was cut."""
         self._counters.shards[shard].missed += publications
 
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
-        """A message or a control from a shard's subscription."""
-        text, _, data = payload.partition(b":")
-        lane = Lane(shard, GROUP)
-        try:
-            # What has no position of its own comes after all that was published before.
-            position = int(text) or self._sequencer.received(lane)
-            envelope = decode(data)
-        except (ValueError, MalformedEnvelope):
-            self.lose(Loss.MALFORMED)
-            return
-        group = "" if envelope.kind == CONTROL else keys.group_of(channel)
-        late_s = self._subscriber(shard).late_s
-        deadline = time.monotonic() + envelope.ttl_ms / 1000 - late_s
-        arrival = Arrival(envelope, group, position, deadline)
-        self._counters.shards[shard].received += 1
-        if not self._sequencer.offer(lane, position, envelope.marks, arrival, time.monotonic()):
-            self.lose(Loss.ORDER)
+        self._arrivals.on_published(shard, keys, channel, payload)
 
     def on_entry(
         self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
     ) -> None:
-        """An entry of an inbox, in the order of positions; never one twice."""
-        lane = Lane(shard, INBOX)
-        self._counters.shards[shard].received += 1
-        try:
-            envelope = decode(data)
-        except MalformedEnvelope:
-            self.lose(Loss.MALFORMED)
-            return
-        if envelope.channel is None or inbox_name(envelope.channel) not in self._inboxes_on[shard]:
-            self.lose(Loss.MALFORMED)
-            return
-        if self._sequencer.incarnation(lane) is None:
-            self._sequencer.open(lane, incarnation)
-        now = time.monotonic()
-        left_ms = envelope.ttl_ms - age_ms
-        if left_ms <= 0:
-            self._expired(envelope)
-            return
-        arrival = Arrival(envelope, "", position, now + left_ms / 1000)
-        if not self._sequencer.offer(lane, position, envelope.marks, arrival, now):
-            self.lose(Loss.ORDER)
+        self._arrivals.on_entry(shard, incarnation, position, age_ms, data)
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None:
-        """An item that was popped from the queue of a normal channel."""
-        text, _, data = item.partition(b":")
-        self._counters.shards[shard].received += 1
-        try:
-            left_ms = int(text) - now_ms
-            envelope = decode(data)
-        except (ValueError, MalformedEnvelope):
-            self.lose(Loss.MALFORMED)
-            return
-        if left_ms <= 0:
-            self.lose(Loss.EXPIRED)
-            return
-        context = self._context(box.name)
-        deadline = time.monotonic() + left_ms / 1000
-        if not self.mailboxes.put(box, Parcel(envelope.body, context, deadline, item)):
+        if not self._arrivals.on_item(shard, box, now_ms, item):
             self._spawn(self._return(self._queue(box.name), box))
 
     def lose(self, reason: Loss, count: int = 1) -> None:
         self._counters.lose(reason, count)
 
-    # -- delivery
+    # -- what arrivals need: Recipient
 
-    def _deliver(self, lane: Lane, arrival: Arrival | asyncio.Future[None]) -> None:
-        if isinstance(arrival, asyncio.Future):
-            if not arrival.done():
-                arrival.set_result(None)
-            return
-        envelope = arrival.envelope
-        if envelope.kind == CONTROL:
-            self._obey(lane, arrival)
-        elif lane.kind == GROUP:
-            self.groups.fan_out(arrival.group, arrival.position, envelope.body, arrival.deadline)
-        else:
-            assert envelope.channel is not None  # noqa: S101 - on_entry saw to it
-            context = self._context(envelope.channel)
-            box = self.mailboxes.open(envelope.channel)
-            self.mailboxes.put(box, Parcel(envelope.body, context, arrival.deadline))
+    def fan_out(self, group: str, position: int, body: bytes, deadline: float) -> None:
+        self.groups.fan_out(group, position, body, deadline)
 
-    def _obey(self, lane: Lane, arrival: Arrival) -> None:
-        """A control: from the group's channel, from the inbox, or to all processes."""
-        control = _control(arrival.envelope.body)
-        op, group = control.get("op"), control.get("group", "")
+    def obey(self, control: Control) -> bool:
+        """Do what a control says; False: it says nothing that is known."""
+        op, group, channel = control.op, control.group, control.channel
         if op == "flush":
-            self._spawn(self._flush(lane.shard, control.get("token", "")))
-        elif op == "join" and arrival.envelope.channel is not None:
-            box = self.mailboxes.open(arrival.envelope.channel)
+            self._spawn(self._flush(control.lane.shard, control.fields.get("token", "")))
+        elif op == "join" and channel is not None:
+            box = self.mailboxes.open(channel)
             self._spawn(self.groups.accept(group, box, self._membership_end()))
-        elif op == "kick" and arrival.envelope.channel is not None:
-            text = control.get("position", "")
+        elif op == "kick" and channel is not None:
+            text = control.fields.get("position", "")
             position = int(text) if text.isdecimal() else 0
-            self.groups.on_kick(group, arrival.envelope.channel, control.get("life", ""), position)
+            self.groups.on_kick(group, channel, control.fields.get("life", ""), position)
         elif op in ("stored", "unstored", "leave"):
-            self.groups.on_control(op, group, control.get("channel", ""), arrival.position)
+            member = control.fields.get("channel", "")
+            self.groups.on_control(op, group, member, control.position)
         else:
-            self.lose(Loss.MALFORMED)
+            return False
+        return True
 
-    def _expired(self, envelope: Envelope) -> None:
-        """A message that expired before we could take it: its channel was not read (or we)."""
-        self.lose(Loss.EXPIRED)
-        box = self.mailboxes.find(envelope.channel or "")
-        if box is not None and not (box.parcels or box.waiters):
-            self._forget(box)
+    def late_s(self, shard: str) -> float:
+        return self._subscriber(shard).late_s
 
-    # -- barriers
+    def shard_time_ms(self, shard: str) -> float:
+        return self._links.to(shard).shard_time_ms()
 
-    async def _in_order(self, shard: str) -> None:
-        """Return when everything that was published on a shard before has been delivered.
-
-        At once if the subscription is cut: then nothing published before can come any more.
-        """
-        lane = Lane(shard, GROUP)
-        try:
-            await self._subscriber(shard).barrier()
-        except ClusterError:
-            return
-        if self._sequencer.incarnation(lane) is not None:
-            passed = self.loop.create_future()
-            now = time.monotonic()
-            self._sequencer.offer(lane, self._sequencer.received(lane), None, passed, now)
-            await passed
-
-    def _ask(self, lane: Lane) -> None:
-        """Find out what has been written to a lane until now."""
-        if lane in self._barriers:
-            self._barriers[lane] = True  # the one under way may have looked too early
-            return
-        self._barriers[lane] = True
-        self._spawn(self._barrier(lane))
-
-    async def _barrier(self, lane: Lane) -> None:
-        try:
-            while self._barriers[lane]:
-                self._barriers[lane] = False
-                begun = self._sequencer.begin(lane)
-                if await self._came_to_the_end(lane):
-                    self._sequencer.reached(lane, begun)
-        finally:
-            del self._barriers[lane]
-
-    async def _came_to_the_end(self, lane: Lane) -> bool:
-        """Have everything offered that was written to a lane before; False: it was cut."""
-        while self._sequencer.incarnation(lane) is not None:
-            try:
-                if lane.kind == GROUP:
-                    await self._subscriber(lane.shard).barrier()
-                elif lane.shard in self._inboxes:
-                    await self._inboxes[lane.shard].read_to_end()
-                return True
-            except ClusterError:
-                await asyncio.sleep(
-                    BARRIER_AGAIN_S
-                )  # the lane is about to be cut, or is being set up
-        return False
-
-    def _latest(self, lane: Lane) -> int:
-        """What an inbox has come to on its shard by now, by our idea of the shard's clock."""
+    async def come_to_the_end(self, lane: Lane) -> None:
+        """Have everything handed over that was written to a lane before. ClusterError: it can't."""
         if lane.kind == GROUP:
-            return 0  # a subscription that was cut brings nothing old
-        return latest_inbox_position(self._links.to(lane.shard).shard_time_ms())
+            await self._subscriber(lane.shard).barrier()
+        elif lane.shard in self._inboxes:
+            await self._inboxes[lane.shard].read_to_end()
 
     def _link_changed(self, link: Link) -> None:
         if link.shard not in self._inboxes:
             return
         lane = Lane(link.shard, INBOX)
         if link.connection is None:
-            self._sequencer.close(lane)
+            self._arrivals.lanes.close(lane)
         else:
-            self._sequencer.open(lane, link.keys.incarnation)
+            self._arrivals.lanes.open(lane, link.keys.incarnation)
 
     # -- upkeep
 
@@ -453,17 +325,17 @@ class Node:
     def _sweep(self, now: float) -> None:
         for box in self.mailboxes.expire(now):
             if not (box.parcels or box.waiters):
-                self._forget(box)
+                self.forget(box)
         abandoned = now - self._config.expiry
         for box in list(self.mailboxes):
             if box.abandoned_at is not None and box.abandoned_at < abandoned:
-                self._forget(box)
+                self.forget(box)
             elif box.idle:
                 self.mailboxes.forget(box)
         self.groups.renew(now, now + self._config.group_expiry)
-        self._sequencer.expire(now - HOLD_TIMEOUTS * self._config.timeout)
+        self._arrivals.expire(now)
 
-    def _forget(self, box: Mailbox) -> None:
+    def forget(self, box: Mailbox) -> None:
         """Nobody reads this channel any more: drop it with its memberships."""
         self.groups.drop_all(box)
         if box.parcels:
@@ -491,9 +363,7 @@ class Node:
         try:
             if shard in self._inboxes:
                 await self._inboxes[shard].skip_to_end()
-            for item in self._sequencer.drop_held():
-                if isinstance(item, asyncio.Future):
-                    self._deliver(Lane(shard, GROUP), item)
+            self._arrivals.clear()
             self.mailboxes.clear()
             self.groups.clear(shard)
             connection = await link.ready()
@@ -507,6 +377,9 @@ class Node:
     def stop(self) -> list[asyncio.Task[None]]:
         """Read nothing more from now on; returns the tasks that are about to end."""
         self.closed = True
+        for link, watcher in self._watched:
+            if watcher in link.watchers:
+                link.watchers.remove(watcher)
         readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
         readers += self._subscribers.values()
         tasks = [reader.stop() for reader in readers]
@@ -525,13 +398,6 @@ class Node:
         await asyncio.gather(*self.stop(), return_exceptions=True)
 
     # -- internals
-
-    def _context(self, channel: str) -> bytes:
-        """What a sealed body for this channel is bound to; nothing is sealed without keys."""
-        return channel_context(self._prefix, channel) if self._sealed else b""
-
-    def _group_context(self, group: str) -> bytes:
-        return group_context(self._prefix, group) if self._sealed else b""
 
     def _subscriber(self, shard: str) -> Subscriber:
         subscriber = self._subscribers.get(shard)
@@ -557,14 +423,3 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the channel layer failed", exc_info=task.exception())
-
-
-def _control(body: bytes) -> Mapping[str, str]:
-    """The fields of a control; empty if it is none."""
-    try:
-        fields = msgpack.unpackb(body)
-    except (ValueError, TypeError):
-        return {}
-    if not isinstance(fields, dict):
-        return {}
-    return {k: v for k, v in fields.items() if isinstance(k, str) and isinstance(v, str)}

@@ -64,7 +64,7 @@ THIRD_PARTY = {
     "msgpack": (
         "cluster_layer.envelope",
         "cluster_layer.flush",
-        "cluster_layer.node",
+        "cluster_layer.arrivals",
         "cluster_layer.writer",
     ),
     "prometheus_client": ("cluster_layer.metrics.*",),

@@ -1,0 +1,267 @@
+"""From lanes to mailboxes: decode what arrives, put it in order, deliver it.
+
+Everything foreign or malformed ends here: it is dropped and counted, never raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import msgpack
+
+from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
+from cluster_layer.config import Config
+from cluster_layer.counters import Counters
+from cluster_layer.crypto import channel_context, group_context
+from cluster_layer.envelope import CONTROL, Envelope, decode
+from cluster_layer.errors import MalformedEnvelope
+from cluster_layer.keys import Keys
+from cluster_layer.names import inbox_name
+from cluster_layer.order import GROUP, INBOX, Lane, Sequencer, latest_inbox_position
+from topology.errors import ClusterError
+
+BARRIER_AGAIN_S = 0.05
+# A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
+HOLD_TIMEOUTS = 3
+
+
+class Control(NamedTuple):
+    """What another process wants: the fields of a control, and where it came from."""
+
+    lane: Lane
+    position: int
+    channel: str | None  # whom it is addressed to, if it came by an inbox
+    fields: Mapping[str, str]
+
+    @property
+    def op(self) -> str:
+        return self.fields.get("op", "")
+
+    @property
+    def group(self) -> str:
+        return self.fields.get("group", "")
+
+
+class Recipient(Protocol):
+    """Whoever the arrivals are for, and whoever knows the connections that they come by."""
+
+    def fan_out(self, group: str, position: int, body: bytes, deadline: float) -> None: ...
+    def obey(self, control: Control) -> bool: ...
+    def forget(self, box: Mailbox) -> None: ...
+    def inboxes_on(self, shard: str) -> Collection[str]: ...
+    def late_s(self, shard: str) -> float: ...
+    def shard_time_ms(self, shard: str) -> float: ...
+    def come_to_the_end(self, lane: Lane) -> Awaitable[None]: ...
+
+
+class _Arrival(NamedTuple):
+    """What a lane carries to the point of delivery."""
+
+    envelope: Envelope
+    group: str
+    position: int
+    deadline: float
+
+
+class Arrivals:
+    """Takes everything that arrives in a process; belongs to one loop."""
+
+    def __init__(
+        self,
+        recipient: Recipient,
+        mailboxes: Mailboxes,
+        config: Config,
+        counters: Counters,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._recipient = recipient
+        self._mailboxes = mailboxes
+        self._counters = counters
+        self._prefix = config.prefix
+        self._sealed = bool(config.symmetric_encryption_keys)
+        self._hold_s = HOLD_TIMEOUTS * config.timeout
+        self._spawn = spawn
+        self._loop = asyncio.get_running_loop()
+        self._barriers: dict[Lane, bool] = {}  # running; True: once more
+        self.lanes = Sequencer(self._deliver, self._ask, self._latest)
+
+    # -- what arrives
+
+    def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
+        """A message or a control from a shard's subscription."""
+        text, _, data = payload.partition(b":")
+        lane = Lane(shard, GROUP)
+        self._counters.shards[shard].received += 1
+        try:
+            # What has no position of its own comes after all that was published before.
+            position = int(text) or self.lanes.received(lane)
+            envelope = decode(data)
+        except (ValueError, MalformedEnvelope):
+            self._counters.lose(Loss.MALFORMED)
+            return
+        group = "" if envelope.kind == CONTROL else keys.group_of(channel)
+        now = time.monotonic()
+        deadline = now + envelope.ttl_ms / 1000 - self._recipient.late_s(shard)
+        self._offer(lane, _Arrival(envelope, group, position, deadline), now)
+
+    def on_entry(
+        self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
+    ) -> None:
+        """An entry of an inbox, in the order of positions; never one twice."""
+        lane = Lane(shard, INBOX)
+        self._counters.shards[shard].received += 1
+        try:
+            envelope = decode(data)
+        except MalformedEnvelope:
+            self._counters.lose(Loss.MALFORMED)
+            return
+        inboxes = self._recipient.inboxes_on(shard)
+        if envelope.channel is None or inbox_name(envelope.channel) not in inboxes:
+            self._counters.lose(Loss.MALFORMED)
+            return
+        left_ms = envelope.ttl_ms - age_ms
+        if left_ms <= 0 and envelope.kind != CONTROL:
+            self._expired(envelope.channel)
+            return
+        if self.lanes.incarnation(lane) is None:
+            self.lanes.open(lane, incarnation)
+        now = time.monotonic()
+        self._offer(lane, _Arrival(envelope, "", position, now + left_ms / 1000), now)
+
+    def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> bool:
+        """An item that was popped for a normal channel; False: nobody waits for it any more."""
+        text, _, data = item.partition(b":")
+        self._counters.shards[shard].received += 1
+        try:
+            left_ms = int(text) - now_ms
+            envelope = decode(data)
+        except (ValueError, MalformedEnvelope):
+            self._counters.lose(Loss.MALFORMED)
+            return True
+        if left_ms <= 0:
+            self._counters.lose(Loss.EXPIRED)
+            return True
+        deadline = time.monotonic() + left_ms / 1000
+        parcel = Parcel(envelope.body, self._context(box.name), deadline, item)
+        return self._mailboxes.put(box, parcel)
+
+    def expire(self, now: float) -> None:
+        """Give up the order of what has been held for too long."""
+        self.lanes.expire(now - self._hold_s)
+
+    def clear(self) -> None:
+        """Drop everything that is held."""
+        for item in self.lanes.drop_held():
+            if isinstance(item, asyncio.Future):
+                _pass(item)
+
+    # -- barriers
+
+    async def in_order(self, shard: str) -> None:
+        """Return when everything that was published on a shard before has been delivered.
+
+        At once if the subscription is cut: then nothing published before can come any more.
+        """
+        lane = Lane(shard, GROUP)
+        try:
+            await self._recipient.come_to_the_end(lane)
+        except ClusterError:
+            return
+        if self.lanes.incarnation(lane) is not None:
+            passed = self._loop.create_future()
+            self.lanes.offer(lane, self.lanes.received(lane), None, passed, time.monotonic())
+            await passed
+
+    def _ask(self, lane: Lane) -> None:
+        """Find out what has been written to a lane until now."""
+        if lane in self._barriers:
+            self._barriers[lane] = True  # the one under way may have looked too early
+            return
+        self._barriers[lane] = True
+        self._spawn(self._barrier(lane))
+
+    async def _barrier(self, lane: Lane) -> None:
+        try:
+            while self._barriers[lane]:
+                self._barriers[lane] = False
+                begun = self.lanes.begin(lane)
+                if await self._came_to_the_end(lane):
+                    self.lanes.reached(lane, begun)
+        finally:
+            del self._barriers[lane]
+
+    async def _came_to_the_end(self, lane: Lane) -> bool:
+        """Have everything offered that was written to a lane before; False: it was cut."""
+        while self.lanes.incarnation(lane) is not None:
+            try:
+                await self._recipient.come_to_the_end(lane)
+            except ClusterError:
+                # The lane is about to be cut, or is being set up.
+                await asyncio.sleep(BARRIER_AGAIN_S)
+            else:
+                return True
+        return False
+
+    def _latest(self, lane: Lane) -> int:
+        """What an inbox has come to on its shard by now, by our idea of the shard's clock."""
+        if lane.kind == GROUP:
+            return 0  # a subscription that was cut brings nothing old
+        return latest_inbox_position(self._recipient.shard_time_ms(lane.shard))
+
+    # -- delivery
+
+    def group_context(self, group: str) -> bytes:
+        """What a sealed body for this group is bound to; nothing is sealed without keys."""
+        return group_context(self._prefix, group) if self._sealed else b""
+
+    def _context(self, channel: str) -> bytes:
+        return channel_context(self._prefix, channel) if self._sealed else b""
+
+    def _offer(self, lane: Lane, arrival: _Arrival, now: float) -> None:
+        if not self.lanes.offer(lane, arrival.position, arrival.envelope.marks, arrival, now):
+            self._counters.lose(Loss.ORDER)
+
+    def _deliver(self, lane: Lane, arrival: _Arrival | asyncio.Future[None]) -> None:
+        if isinstance(arrival, asyncio.Future):
+            _pass(arrival)
+            return
+        envelope = arrival.envelope
+        if envelope.kind == CONTROL:
+            fields = _fields(envelope.body)
+            if not self._recipient.obey(Control(lane, arrival.position, envelope.channel, fields)):
+                self._counters.lose(Loss.MALFORMED)
+        elif lane.kind == GROUP:
+            self._recipient.fan_out(
+                arrival.group, arrival.position, envelope.body, arrival.deadline
+            )
+        else:
+            assert envelope.channel is not None  # noqa: S101 - on_entry saw to it
+            box = self._mailboxes.open(envelope.channel)
+            context = self._context(envelope.channel)
+            self._mailboxes.put(box, Parcel(envelope.body, context, arrival.deadline))
+
+    def _expired(self, channel: str) -> None:
+        """A message expired before it was taken: its channel was not read, or this process."""
+        self._counters.lose(Loss.EXPIRED)
+        box = self._mailboxes.find(channel)
+        if box is not None and not (box.parcels or box.waiters):
+            self._recipient.forget(box)
+
+
+def _pass(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fields(body: bytes) -> Mapping[str, str]:
+    """The fields of a control; empty if it is none."""
+    try:
+        fields = msgpack.unpackb(body)
+    except (ValueError, TypeError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    return {k: v for k, v in fields.items() if isinstance(k, str) and isinstance(v, str)}
