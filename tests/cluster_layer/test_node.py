@@ -18,7 +18,7 @@ from cluster_layer.envelope import MESSAGE, encode
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links, LinkSettings
 from cluster_layer.node import Node, NodeState
-from cluster_layer.order import GROUP, Lane
+from cluster_layer.order import UNKNOWN, Mark
 from cluster_layer.routing import fixed_routes
 from cluster_layer.writer import control
 from tests.support.proxy import TcpProxy
@@ -49,8 +49,9 @@ class Process:
         return self.links.to(self.shard).keys
 
     @property
-    def lane(self) -> Lane:
-        return Lane(self.shard, GROUP)
+    def received(self) -> int:
+        """How many messages have arrived, delivered or not."""
+        return self.counters.shards[self.shard].received
 
     def group_send(self, body: str) -> None:
         envelope = encode(MESSAGE, EXPIRY_MS, None, None, body.encode())
@@ -63,8 +64,11 @@ class Process:
         arguments = (channel, EXPIRY_MS, self.keys.group("g"), control("leave", "g", channel))
         self.redis.eval(scripts.GROUP_LEAVE.text, 3, *keys, *arguments)
 
-    def send(self, channel: str, body: str) -> None:
-        envelope = encode(MESSAGE, EXPIRY_MS, channel, None, body.encode())
+    def send(self, channel: str, body: str, *, after_group: int | None = None) -> None:
+        marks = {self.shard: Mark(self.keys.incarnation, None, after_group)}
+        envelope = encode(
+            MESSAGE, EXPIRY_MS, channel, None if after_group is None else marks, body.encode()
+        )
         arguments = (100, EXPIRY_MS, 2**53, envelope)
         self.redis.eval(scripts.INBOX_APPEND.text, 1, self.keys.inbox("p.1!"), *arguments)
 
@@ -143,30 +147,31 @@ async def test_a_kick_during_a_silence_is_learnt_afterwards(
     await node.join("g", OURS)
     process.group_send("before")
     assert await process.receive(OURS) == "before"
+    proxy.blackhole("requests")
+    received = process.received
+    process.send(OURS, "held", after_group=UNKNOWN)
+    await eventually_async(lambda: process.received > received)
     proxy.blackhole("replies")
-    node._ask(process.lane)
     process.kick(OURS)
-    await eventually_async(lambda: node._sequencer.incarnation(process.lane) is None)
-    assert process.state.positions
+    await eventually_async(lambda: process.state.positions)
     proxy.cut()
     proxy.heal()
     await eventually_async(lambda: len(node.groups) == 0)
     process.group_send("after")
     process.send(OURS, "last")
-    assert await process.receive(OURS) == "last"
+    assert [await process.receive(OURS) for _ in range(2)] == ["held", "last"]
 
 
 async def test_a_subscription_that_comes_up_slowly_comes_up(
     process: Process, proxy: TcpProxy
 ) -> None:
-    """A barrier that gives up meanwhile does not disturb it."""
-    node = process.node
-    await node.join("g", OURS)
+    """A message that waits for it meanwhile does not disturb it."""
+    await process.node.join("g", OURS)
     proxy.delay(0.3, "replies")
     proxy.cut()
-    await eventually_async(lambda: node._sequencer.incarnation(process.lane) is None)
-    await eventually_async(lambda: node._sequencer.incarnation(process.lane) is not None)
-    node._ask(process.lane)
+    await eventually_async(lambda: process.state.positions)
+    process.send(OURS, "marked", after_group=UNKNOWN)
+    assert await process.receive(OURS) == "marked"
     proxy.delay(0.0)
     await eventually_async(lambda: process.redis.pubsub_numsub(process.keys.group("g"))[0][1])
     process.group_send("again")
