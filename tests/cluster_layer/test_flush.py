@@ -20,6 +20,7 @@ from cluster_layer.routing import fixed_routes
 from tests.support.waiting import eventually, eventually_async
 
 PREFIX = "we*[ird]?"
+TIMEOUT_S = 3.0
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def shard(redis_server: RedisServer) -> Iterator[Any]:
 
 @pytest.fixture
 async def links(redis_server: RedisServer) -> AsyncIterator[Links]:
-    settings = LinkSettings(prefix=PREFIX, timeout_s=1.0, connect_timeout_s=1.0)
+    settings = LinkSettings(prefix=PREFIX, timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S)
     links = Links(fixed_routes(endpoints_of([redis_server.url])), settings, Counters())
     yield links
     await links.close()
@@ -87,7 +88,7 @@ async def test_other_layers_are_left_alone(links: Links, shard: Any) -> None:
 async def test_a_flush_without_processes_waits_for_nobody(links: Links) -> None:
     """It returns as soon as the shards are empty."""
     await keys_of(links)
-    async with asyncio.timeout(0.9):
+    async with asyncio.timeout(0.9 * TIMEOUT_S):
         await flush(links)
 
 
@@ -107,7 +108,7 @@ async def test_every_process_is_asked_and_waited_for(links: Links, shard: Any) -
         assert not flushing.done()
         shard.rpush(keys.reply(control["token"]), "process")
         subscription.close()
-    async with asyncio.timeout(0.9):
+    async with asyncio.timeout(0.9 * TIMEOUT_S):
         await flushing
     assert shard.keys() == []
 
@@ -120,7 +121,7 @@ async def test_a_silent_process_is_not_waited_for_for_ever(links: Links, shard: 
     assert subscription.get_message(timeout=10)["type"] == "subscribe"
     before = asyncio.get_running_loop().time()
     await flush(links)
-    assert 0.9 < asyncio.get_running_loop().time() - before < 5
+    assert 0.9 * TIMEOUT_S < asyncio.get_running_loop().time() - before < 5 * TIMEOUT_S
     subscription.close()
 
 

@@ -223,11 +223,11 @@ async def test_a_promotion_is_noticed_on_a_connection_that_stays(
         before = link.keys.incarnation
         shard: Any = redis.Redis.from_url(redis_server.url)
         shard.replicaof("127.0.0.1", other.port)
-        await eventually_async(lambda: link.connection is None, 5)
+        await eventually_async(lambda: link.connection is None, 15)
         with pytest.raises(ShardUnavailable):
             await link.ready()
         shard.replicaof("no", "one")
-        await eventually_async(lambda: link.connection and link.keys.incarnation != before, 5)
+        await eventually_async(lambda: link.connection and link.keys.incarnation != before, 15)
         shard.close()
 
 

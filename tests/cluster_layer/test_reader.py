@@ -114,8 +114,8 @@ async def test_a_promotion_is_noticed_without_a_disconnect(shard: Any, proxy: Tc
             shard.replicaof("127.0.0.1", other.port)
             shard.replicaof("no", "one")
             before = reader.lives[0]
-            await eventually_async(lambda: before != link.keys.incarnation, 5)
-            await eventually_async(lambda: reader.lives[-1] == link.keys.incarnation, 5)
+            await eventually_async(lambda: before != link.keys.incarnation, 15)
+            await eventually_async(lambda: reader.lives[-1] == link.keys.incarnation, 15)
 
 
 async def test_stopping_leaves_nothing_behind(proxy: TcpProxy) -> None:
