@@ -7,6 +7,9 @@ import asyncio
 import cProfile
 import json
 import os
+import sys
+import traceback
+from typing import NoReturn
 
 from benchmarks.bench import Bench
 from benchmarks.peers import PEERS
@@ -41,13 +44,22 @@ def main() -> None:
     parser.add_argument("--profile", metavar="FILE", help="write a profile; figures are then slow")
     arguments = parser.parse_args()
     row, loop = row_of(arguments.row), asyncio.new_event_loop()
-    if arguments.profile:
-        figures = profiled(loop, row, arguments.peer, arguments.profile)
-    else:
-        figures = measure(loop, row, arguments.peer, quick=arguments.quick)
-    print(json.dumps(figures), flush=True)
-    # Receivers that still wait would each complain about a loop that ends.
-    os._exit(0)
+    try:
+        if arguments.profile:
+            figures = profiled(loop, row, arguments.peer, arguments.profile)
+        else:
+            figures = measure(loop, row, arguments.peer, quick=arguments.quick)
+        print(json.dumps(figures), flush=True)
+    except BaseException:  # noqa: BLE001 - the last words of this process
+        traceback.print_exc()
+        _end(1)
+    _end(0)
+
+
+def _end(code: int) -> NoReturn:
+    """End at once: receivers that still wait would each complain about a loop that is gone."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ Message = dict[str, Any]
 CAPACITY = 1_000_000
 EXPIRY_MS = 60_000
 TIMEOUT_S = 30.0
+MAX_CONNECTIONS = 10_000
 MESSAGE_SIZE_LIMIT = 2_000_000
 
 
@@ -110,8 +111,10 @@ def _make_cluster(addresses: Addresses) -> Any:
 
 
 def _hosts(addresses: Addresses) -> list[dict[str, Any]]:
-    # redis-py's default timeout would end an idle receive() of channels_redis after 5 s.
-    return [{"address": url, "socket_timeout": TIMEOUT_S} for url in addresses.redis]
+    # redis-py's defaults would end an idle receive() of channels_redis after 5 s, and refuse the
+    # 101st call in flight.
+    options = {"socket_timeout": TIMEOUT_S, "max_connections": MAX_CONNECTIONS}
+    return [{"address": url, **options} for url in addresses.redis]
 
 
 def _make_core(addresses: Addresses) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from benchmarks.rows import (
+    commands,
     connection,
     groups,
     joining,
     latency,
+    memory,
     processes,
     receiving,
+    returning,
     scaling,
     sending,
     sync_calls,
@@ -23,6 +26,9 @@ ROWS: tuple[Row, ...] = (
     *processes.ROWS,
     *joining.ROWS,
     *latency.ROWS,
+    *commands.ROWS,
+    *memory.ROWS,
+    *returning.ROWS,
     *connection.ROWS,
     *scaling.ROWS,
 )

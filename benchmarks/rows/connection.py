@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.bench import Bench
+from benchmarks.bench import CPU_METRICS, Bench
 from benchmarks.model import OURS, Metric
 from benchmarks.peers import Bare
 from benchmarks.rows.row import Row
@@ -24,7 +24,7 @@ ROWS = (
     Row(
         f"connection/{IN_FLIGHT}",
         f"SET over one connection, {IN_FLIGHT} in flight",
-        (Metric("rate", "commands", "1/s", limit=100_000),),
+        (Metric("rate", "commands", "1/s", limit=100_000), *CPU_METRICS),
         (OURS,),
         _measure,
     ),
