@@ -8,7 +8,7 @@ message that goes to ten thousand mailboxes is one object.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -64,6 +64,7 @@ class Mailbox:
 
     __slots__ = (
         "abandoned_at", "capacity", "groups", "name", "parcels", "shared", "stale", "waiters",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: int, shared: SharedMailbox | None) -> None:
@@ -73,6 +74,7 @@ class Mailbox:
         self.waiters: deque[Waiter] = deque()
         self.groups: set[str] = set()
         self.shared = shared
+        self.watched = False  # whether its inbox is known to be read
         self.stale = 0  # how many entries of `shared.ready` are for messages that are gone
         # Since when its last receiver was cancelled and no other came; None: not so.
         self.abandoned_at: float | None = None
@@ -180,6 +182,26 @@ class Mailboxes:
         if shared is not None and shared.ready is not None:
             shared.ready.append(box)
         return self.wake(box)
+
+    def put_all(self, boxes: Sequence[Mailbox], parcel: Parcel) -> None:
+        """`put` for many at once, as a fan-out does."""
+        full = 0
+        room = MAX_MESSAGES - self._count
+        for box in boxes:
+            parcels = box.parcels
+            if len(parcels) >= box.capacity or room <= 0:
+                full += 1
+                continue
+            parcels.append(parcel)
+            room -= 1
+            shared = box.shared
+            if shared is not None and shared.ready is not None:
+                shared.ready.append(box)
+            if box.waiters or (shared is not None and shared.waiters):
+                self.wake(box)
+        self._count = MAX_MESSAGES - room
+        if full:
+            self._lost(Loss.FULL, full)
 
     def wake(self, box: Mailbox) -> bool:
         """Wake a receiver of this mailbox, if one waits."""

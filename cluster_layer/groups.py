@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class Groups:
         self,
         links: Links,
         subscriber_of: Callable[[str], Subscriber],
-        put: Callable[[Mailbox, Parcel], bool],
+        put_all: Callable[[Sequence[Mailbox], Parcel], None],
         context_of: Callable[[str], bytes],
         expiry_ms: int,
         in_order: Callable[[str], Awaitable[None]],
@@ -96,7 +96,7 @@ class Groups:
     ) -> None:
         self._links = links
         self._subscriber_of = subscriber_of
-        self._put = put
+        self._put_all = put_all
         self._context_of = context_of
         self._expiry_ms = expiry_ms
         self._in_order = in_order
@@ -126,9 +126,7 @@ class Groups:
         if group is None:
             self._subscriber_of(self._links.routes.shard_of(name)).unsubscribe(name)
             return
-        parcel = Parcel(body, group.context, deadline)
-        for box in group.targets(position):
-            self._put(box, parcel)
+        self._put_all(group.targets(position), Parcel(body, group.context, deadline))
 
     async def join(self, name: str, box: Mailbox, expires_at: float) -> None:
         """Add a member. ShardUnavailable, DeliveryUnknown: it is not a member by this call."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import secrets
 import weakref
 from collections.abc import Coroutine
@@ -22,7 +21,7 @@ from cluster_layer.envelope import Message, decode_body, encode_body
 from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, NotOurChannel
 from cluster_layer.flush import flush
 from cluster_layer.hosts import Hosts, Runtime
-from cluster_layer.loops import Handover, run_on
+from cluster_layer.loops import Handover, forks, run_on
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
@@ -63,7 +62,7 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     def _begin(self) -> None:
         """Begin as a process of our own: a new process id, nothing open."""
-        self._pid = os.getpid()
+        self._forks = forks()
         self._process_id = secrets.token_hex(8)
         self._counters = Counters()
         self._hosts = Hosts(self.config, self._process_id, self._counters, self._cipher)
@@ -81,7 +80,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         """
         require_channel_name(channel)
         body = encode_body(message, self.config.message_size_limit)
-        runtime = await self._sender()
+        runtime = self._sender() or await self._first_sender()
         cell = TrailCell(_trail.get())
         try:
             await _on(runtime, runtime.writer.send(channel, body, cell))
@@ -98,10 +97,12 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     async def receive_from(self, channel: str) -> tuple[str, Message]:
         """Like `receive`, with the full name of the channel that the message was sent to."""
-        require_channel_name(channel)
-        if is_process_specific(channel):
-            self._require_ours(channel)
-        node = await self._node()
+        node = self._node_here(channel)
+        if node is None:
+            require_channel_name(channel)
+            if is_process_specific(channel):
+                self._require_ours(channel)
+            node = await self._node()
         while True:
             try:
                 name, parcel = await self._next(node, channel)
@@ -132,7 +133,7 @@ class ClusterChannelLayer(BaseChannelLayer):
             node = await self._node()
             await _on(node, node.join(group, channel))
             return
-        runtime = await self._sender()
+        runtime = self._sender() or await self._first_sender()
         await _on(runtime, runtime.writer.store_member(group, channel, self._group_expiry_ms))
 
     async def group_discard(self, group: str, channel: str) -> None:
@@ -148,7 +149,7 @@ class ClusterChannelLayer(BaseChannelLayer):
             node = await self._node()
             await _on(node, node.leave(group, channel))
             return
-        runtime = await self._sender()
+        runtime = self._sender() or await self._first_sender()
         await _on(runtime, runtime.writer.remove_member(group, channel, self._group_expiry_ms))
 
     async def group_send(self, group: str, message: Message) -> None:
@@ -159,7 +160,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         """
         require_group_name(group)
         body = encode_body(message, self.config.message_size_limit)
-        runtime = await self._sender()
+        runtime = self._sender() or await self._first_sender()
         cell = TrailCell(_trail.get())
         try:
             await _on(runtime, runtime.writer.group_send(group, body, cell))
@@ -172,7 +173,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         Returns when all processes have confirmed, or after a deadline. ShardUnavailable,
         DeliveryUnknown: some shards may not be empty.
         """
-        runtime = await self._sender()
+        runtime = self._sender() or await self._first_sender()
         await _on(runtime, flush(runtime.links))
 
     async def close(self) -> None:
@@ -226,7 +227,7 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     def _checked_process_id(self) -> str:
         """The process id; a fork makes another process of us."""
-        if self._pid != os.getpid():
+        if self._forks != forks():
             self._finalizer.detach()  # what the parent opened is not ours to close
             self._begin()
         return self._process_id
@@ -246,14 +247,27 @@ class ClusterChannelLayer(BaseChannelLayer):
         if not self._hosts.opened:
             await asyncio.to_thread(self._hosts.open)
 
-    async def _sender(self) -> Runtime:
-        if self._pid != os.getpid() or not self._hosts.opened:
-            await self._ensure_open()
+    def _sender(self) -> Runtime | None:
+        """The runtime that serves the running loop; None: the topology is not known yet."""
+        hosts = self._hosts
+        return hosts.sender() if hosts.opened and self._forks == forks() else None
+
+    async def _first_sender(self) -> Runtime:
+        await self._ensure_open()
         return self._hosts.sender()
 
+    def _node_here(self, channel: str) -> Node | None:
+        """The node, if it lives on this loop and knows the channel: the frequent case."""
+        node = self._hosts.node
+        if node is None or node.closed or self._forks != forks():
+            return None
+        if node.loop is not asyncio.get_running_loop():
+            return None
+        box = node.mailboxes.find(channel)
+        return node if box is not None and box.watched else None
+
     async def _node(self) -> Node:
-        if self._pid != os.getpid() or not self._hosts.opened:
-            await self._ensure_open()
+        await self._ensure_open()
         return self._hosts.receiver()
 
     async def _next(self, node: Node, channel: str) -> tuple[str, Parcel]:
@@ -300,8 +314,6 @@ def _is_cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _on(host: Runtime | Node, work: Coroutine[Any, Any, T]) -> T:
+def _on(host: Runtime | Node, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     """Run work where its host lives."""
-    if host.loop is asyncio.get_running_loop():
-        return await work
-    return await run_on(host.loop, work)
+    return work if host.loop is asyncio.get_running_loop() else run_on(host.loop, work)

@@ -100,21 +100,31 @@ class Link:
         ShardUnavailable: not executed. DeliveryUnknown: it may have been executed, and if it has
         not been until now it never will.
         """
+        counters = self._counters.shards[self.shard]
         for last in (False, True):
-            connection = self.connection or await self.ready()
+            try:
+                connection = self.connection or await self.ready()
+            except ShardUnavailable:
+                counters.refused += 1
+                raise
             timeout_s = self.settings.timeout_s
             keys, arguments = build(self.keys, int(connection.shard_time_ms() + timeout_s * 1000))
             fence = self._loop.time() + timeout_s
             command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
             try:
                 reply = await connection.call((command,))
+            except ShardUnavailable:
+                counters.refused += 1
+                raise
             except DeliveryUnknown:
+                counters.unknown += 1
                 await self._settled(fence)
                 raise
             refusal = connection.refusal(reply)
             if refusal is None:
                 return reply
             if last or not await self._remedy(connection, refusal):
+                counters.refused += 1
                 raise refusal
         raise AssertionError("unreachable")
 

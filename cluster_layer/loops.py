@@ -43,7 +43,8 @@ class BackgroundLoop:
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(_START_S)
 
 
-_background: tuple[int, BackgroundLoop] | None = None
+_forks = 0
+_background: BackgroundLoop | None = None
 _background_lock = threading.Lock()
 
 
@@ -51,15 +52,22 @@ def background_loop() -> BackgroundLoop:
     """The background loop of this operating system process; a fork begins without one."""
     global _background
     with _background_lock:
-        if _background is None or _background[0] != os.getpid():
-            _background = (os.getpid(), BackgroundLoop())
-        return _background[1]
+        if _background is None:
+            _background = BackgroundLoop()
+        return _background
+
+
+def forks() -> int:
+    """How many forks lie between the start of the program and this process."""
+    return _forks
 
 
 def _after_fork() -> None:
     """The lock may have been held by a thread that does not exist in the child."""
-    global _background_lock
+    global _background, _background_lock, _forks
+    _background = None
     _background_lock = threading.Lock()
+    _forks += 1
 
 
 os.register_at_fork(after_in_child=_after_fork)

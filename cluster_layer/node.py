@@ -76,7 +76,7 @@ class Node:
         self.groups = Groups(
             links,
             self._subscriber,
-            self.mailboxes.put,
+            self.mailboxes.put_all,
             self._arrivals.group_context,
             round(config.group_expiry * 1000),
             self._arrivals.in_order,
@@ -136,8 +136,11 @@ class Node:
 
         Cancelling loses nothing: a message leaves its mailbox in the step that returns it.
         """
-        if is_process_specific(name):
-            self.watch_inbox(inbox_name(name))
+        box = self.mailboxes.open(name)
+        if not box.watched:
+            if is_process_specific(name):
+                self.watch_inbox(inbox_name(name))
+            box.watched = True
         if name.endswith("!"):
             return await self._receive_any(name)
         while True:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 INBOX: Final = "inbox"
@@ -59,32 +59,39 @@ def latest_inbox_position(shard_ms: float) -> int:
     return int(shard_ms + CLOCK_MARGIN_MS) << 20 | _BOUND
 
 
-class _Written(NamedTuple):
-    mark: Mark
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
 class Trail:
-    """Where a task wrote lately. Times are seconds of a monotonic clock."""
+    """Where a task wrote lately; immutable. Times are seconds of a monotonic clock.
 
-    written: Mapping[str, _Written] = field(default_factory=dict)
+    It is looked at and renewed with every write, so an entry is a bare tuple: shard ->
+    (incarnation, position in inboxes or None, position of publications or None, time).
+    """
+
+    __slots__ = ("_written",)
+
+    def __init__(
+        self, written: Mapping[str, tuple[str, int | None, int | None, float]] | None = None
+    ) -> None:
+        self._written = written or {}
+
+    def __len__(self) -> int:
+        return len(self._written)
 
     def after(self, lane: Lane, incarnation: str, position: int, now: float) -> Trail:
         """The trail after a write to this lane."""
-        previous = self.written.get(lane.shard)
-        mark = previous.mark if previous else Mark(incarnation, None, None)
-        if mark.incarnation != incarnation:  # what was written to a dead incarnation is lost
-            mark = Mark(incarnation, None, None)
-        if lane.kind == INBOX:
-            mark = mark._replace(inbox=position)
+        shard, kind = lane
+        inbox = group = None
+        previous = self._written.get(shard)
+        if previous is not None and previous[0] == incarnation:
+            _, inbox, group, _ = previous  # what was written to a dead incarnation is lost
+        if kind == INBOX:
+            inbox = position
         else:
-            mark = mark._replace(group=position)
-        written = dict(self.written)
-        written.pop(lane.shard, None)  # the latest comes last
+            group = position
+        written = dict(self._written)
+        written.pop(shard, None)  # the latest comes last
         if len(written) >= MAX_TRAIL:
             written.pop(next(iter(written)))
-        written[lane.shard] = _Written(mark, now)
+        written[shard] = (incarnation, inbox, group, now)
         return Trail(written)
 
     def marks(self, lane: Lane, now: float, window_s: float) -> dict[str, Mark] | None:
@@ -92,16 +99,15 @@ class Trail:
 
         An inbox needs no marks of inboxes: one channel is always in one inbox.
         """
+        shard, kind = lane
         marks = {}
-        for shard, (mark, at) in self.written.items():
-            if now - at > window_s:
-                continue
-            if lane.kind == INBOX:
-                mark = mark._replace(inbox=None)
-            elif shard == lane.shard:
-                mark = mark._replace(group=None)
-            if mark.inbox is not None or mark.group is not None:
-                marks[shard] = mark
+        for other, (incarnation, inbox, group, at) in self._written.items():
+            if kind == INBOX:
+                inbox = None
+            elif other == shard:
+                group = None
+            if (inbox is not None or group is not None) and now - at <= window_s:
+                marks[other] = Mark(incarnation, inbox, group)
         return marks or None
 
 

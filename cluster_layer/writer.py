@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgpack
@@ -16,7 +16,7 @@ from cluster_layer.buffers import Loss
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher, channel_context, group_context
 from cluster_layer.envelope import CONTROL, MESSAGE, encode
-from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
+from cluster_layer.errors import ChannelFull, DeliveryUnknown
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links
 from cluster_layer.names import inbox_name, is_process_specific
@@ -72,12 +72,11 @@ class Writer:
         self._expiry_ms = expiry_ms
         self._loop = asyncio.get_running_loop()
 
-    async def send(self, channel: str, body: bytes, cell: TrailCell) -> None:
+    def send(self, channel: str, body: bytes, cell: TrailCell) -> Coroutine[Any, Any, None]:
         """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
         if is_process_specific(channel):
-            await self._append(channel, self._sealed(body, channel), MESSAGE, cell)
-        else:
-            await self._push(channel, self._sealed(body, channel))
+            return self._append(channel, self._sealed(body, channel), MESSAGE, cell)
+        return self._push(channel, self._sealed(body, channel))
 
     async def group_send(self, group: str, body: bytes, cell: TrailCell) -> None:
         """Publish to a group's subscribers and send to the members that none of them serves.
@@ -169,7 +168,7 @@ class Writer:
         def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
             return (keys.queue(channel),), (capacity, self._expiry_ms, fence_ms, envelope)
 
-        reply = await self._run(shard, scripts.QUEUE_PUSH, build)
+        reply = await self._links.to(shard).run(scripts.QUEUE_PUSH, build)
         self._check_accepted(channel, capacity, shard, reply)
 
     def _check_accepted(self, channel: str, capacity: int, shard: str, reply: Any) -> None:
@@ -189,8 +188,9 @@ class Writer:
         position: Callable[[Any], int | None],
     ) -> Any:
         """Run a script and note in the trail where it wrote."""
+        link = self._links.to(lane.shard)
         try:
-            reply = await self._run(lane.shard, script, build)
+            reply = await link.run(script, build)
         except asyncio.CancelledError:
             self._note(cell, lane, self._latest_position(lane))
             raise
@@ -199,7 +199,8 @@ class Writer:
             raise
         written = position(reply)
         if written is not None:
-            self._note(cell, lane, written)
+            now = self._loop.time()
+            cell.trail = cell.trail.after(lane, link.keys.incarnation, written, now)
         return reply
 
     def _latest_position(self, lane: Lane) -> int:
@@ -215,17 +216,6 @@ class Writer:
             with contextlib.suppress(ClusterError):
                 return int(await link.connection.execute(("GET", link.keys.seq)) or 0)
         return self._latest_position(lane)
-
-    async def _run(self, shard: str, script: Script, build: Build) -> Any:
-        """Run a script and count if it fails."""
-        try:
-            return await self._links.to(shard).run(script, build)
-        except ShardUnavailable:
-            self._counters.shards[shard].refused += 1
-            raise
-        except DeliveryUnknown:
-            self._counters.shards[shard].unknown += 1
-            raise
 
     def _note(self, cell: TrailCell, lane: Lane, position: int) -> None:
         incarnation = self._links.to(lane.shard).keys.incarnation

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 import pytest
@@ -164,7 +164,7 @@ class World:
         self.groups = Groups(
             links=self.shard,  # type: ignore[arg-type]
             subscriber_of=lambda _: self.shard,  # type: ignore[arg-type,return-value]
-            put=self._put,
+            put_all=self._put_all,
             context_of=lambda _: b"",
             expiry_ms=60_000,
             in_order=lambda _: self.shard.barrier(),
@@ -280,9 +280,9 @@ class World:
         self.membership[member] = "perhaps" if member in self.own else after
         self.disturbed.add(member)
 
-    def _put(self, box: Mailbox, parcel: Parcel) -> bool:
-        self.delivered[box.name, int(parcel.body)] += 1
-        return True
+    def _put_all(self, boxes: Sequence[Mailbox], parcel: Parcel) -> None:
+        for box in boxes:
+            self.delivered[box.name, int(parcel.body)] += 1
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
