@@ -77,6 +77,8 @@ def _run(console: Console, cells: Sequence[Cell], *, quick: bool) -> list[Readin
         for cell in cells:
             described = f"round {cell.round + 1}, {cell.row}, {cell.peer}"
             progress.update(task, description=described)
+            if not console.is_terminal:  # there the bar would show only at the end
+                console.print(described)
             reading = run_cell(cell, quick=quick)
             if reading.failure:
                 progress.console.print(f"{described}: {reading.failure}", style="red", markup=False)

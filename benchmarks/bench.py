@@ -9,11 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from benchmarks.model import Metric
-from benchmarks.peers import PEERS, Layer, Message, make_layer
+from benchmarks.peers import PEERS, Layer, make_layer
 from benchmarks.servers import Servers
-
-# A chat line, as a consumer would send it.
-MESSAGE: Message = {"type": "chat.message", "text": "the quick brown fox jumps", "room": 4711}
 
 Step = Callable[[int], Awaitable[object]]
 

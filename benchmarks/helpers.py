@@ -17,13 +17,13 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.audience import Audience, join
-from benchmarks.peers import Layer, Message, make_layer
+from benchmarks.peers import MESSAGE, Layer, make_layer
 from benchmarks.servers import Addresses
 
 Answer = dict[str, Any]
-Role = Callable[[Layer, dict[str, Any]], Awaitable[Callable[[dict[str, Any]], Awaitable[Answer]]]]
+Serve = Callable[[dict[str, Any]], Awaitable[Answer]]
+Role = Callable[[Layer, dict[str, Any]], Awaitable[Serve]]
 
-MESSAGE: Message = {"type": "chat.message", "text": "the quick brown fox jumps", "room": 4711}
 IN_FLIGHT = 50
 
 
@@ -77,7 +77,7 @@ async def _started(given: str) -> AsyncIterator[Helper]:
 # -- in the helper
 
 
-async def _members(layer: Layer, options: dict[str, Any]) -> Any:
+async def _members(layer: Layer, options: dict[str, Any]) -> Serve:
     """Members of a group; asked to `reach` a count, says when it was reached."""
     channels = await join(layer, options["members"], options["group"])
     audience = Audience(layer, channels)
@@ -89,7 +89,7 @@ async def _members(layer: Layer, options: dict[str, Any]) -> Any:
     return answer
 
 
-async def _reader(layer: Layer, options: dict[str, Any]) -> Any:
+async def _reader(layer: Layer, options: dict[str, Any]) -> Serve:
     """One reader of a normal channel; says how much it has received."""
     audience = Audience(layer, [options["channel"]])
 
@@ -99,7 +99,7 @@ async def _reader(layer: Layer, options: dict[str, Any]) -> Any:
     return answer
 
 
-async def _traffic(layer: Layer, _options: dict[str, Any]) -> Any:
+async def _traffic(layer: Layer, _options: dict[str, Any]) -> Serve:
     """Sends to itself for so many `seconds`; says how much."""
     channels = [await layer.new_channel() for _ in range(IN_FLIGHT)]
 

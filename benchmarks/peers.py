@@ -9,15 +9,17 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from benchmarks.servers import Addresses, Servers, start_nats, start_redis
-from cluster_layer import ClusterChannelLayer
+from cluster_layer import ClusterChannelLayer, envelope
 from cluster_layer.connection import Connection
 from cluster_layer.endpoints import Endpoint
-from cluster_layer.envelope import MESSAGE, encode, encode_body
 from cluster_layer.keys import Keys
 from cluster_layer.names import inbox_name
 from cluster_layer.scripts import INBOX_APPEND
 
 Message = dict[str, Any]
+
+# A chat line, as a consumer would send it.
+MESSAGE: Message = {"type": "chat.message", "text": "the quick brown fox jumps", "room": 4711}
 
 # Nothing is to be refused: what is measured is the way of a message, not the edge of a queue.
 CAPACITY = 1_000_000
@@ -99,11 +101,11 @@ def append_command(
     incarnation: str, channel: str, message: Message
 ) -> tuple[bytes | str | int, ...]:
     """The command that the layer writes for one send to a process-specific channel."""
-    body = encode_body(message, MESSAGE_SIZE_LIMIT)
-    envelope = encode(MESSAGE, EXPIRY_MS, channel, None, body)
+    body = envelope.encode_body(message, MESSAGE_SIZE_LIMIT)
+    data = envelope.encode(envelope.MESSAGE, EXPIRY_MS, channel, None, body)
     key = Keys("asgi", incarnation, 0).inbox(inbox_name(channel))
     never_ms = 1 << 52
-    return ("EVALSHA", INBOX_APPEND.sha, 1, key, CAPACITY, EXPIRY_MS, never_ms, envelope)
+    return ("EVALSHA", INBOX_APPEND.sha, 1, key, CAPACITY, EXPIRY_MS, never_ms, data)
 
 
 def _make_cluster(addresses: Addresses) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.model import Cell, Reading
@@ -27,11 +27,6 @@ def cells_of(rows: Iterable[Row], rounds: int, without: frozenset[str]) -> list[
             turn = number % len(peers)
             cells += [Cell(row.name, peer, number) for peer in peers[turn:] + peers[:turn]]
     return cells
-
-
-def run_cells(cells: Iterable[Cell], *, quick: bool) -> Iterator[Reading]:
-    for cell in cells:
-        yield run_cell(cell, quick=quick)
 
 
 def run_cell(cell: Cell, *, quick: bool) -> Reading:

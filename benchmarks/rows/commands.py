@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from redis import Redis
 
 from benchmarks.audience import join
-from benchmarks.bench import MESSAGE, Bench
+from benchmarks.bench import Bench
 from benchmarks.model import Metric
+from benchmarks.peers import MESSAGE
 from benchmarks.rows.row import Row
 
 CALLS = 200

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from benchmarks.bench import MESSAGE, Bench, percentile
+from benchmarks.bench import Bench, percentile
 from benchmarks.model import Metric
-from benchmarks.peers import LAYERS, Layer
+from benchmarks.peers import LAYERS, MESSAGE, Layer
 from benchmarks.rows.row import Row
 
 CHANNELS = 50

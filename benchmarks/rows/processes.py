@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from benchmarks.bench import MESSAGE, Bench
+from benchmarks.bench import Bench
 from benchmarks.helpers import Helper, start_helpers
 from benchmarks.model import Metric
-from benchmarks.peers import LAYERS
+from benchmarks.peers import LAYERS, MESSAGE
 from benchmarks.rows.row import Row
 
 PROCESSES = 4

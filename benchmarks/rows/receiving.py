@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.bench import CPU_METRICS, MESSAGE, Bench
+from benchmarks.bench import CPU_METRICS, Bench
 from benchmarks.model import Metric
-from benchmarks.peers import LAYERS
+from benchmarks.peers import LAYERS, MESSAGE
 from benchmarks.rows.row import Row
 
 IN_FLIGHT = 50

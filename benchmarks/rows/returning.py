@@ -7,9 +7,9 @@ import time
 from typing import cast
 
 from benchmarks.audience import Audience
-from benchmarks.bench import MESSAGE, Bench, percentile
+from benchmarks.bench import Bench, percentile
 from benchmarks.model import OURS, Metric
-from benchmarks.peers import Layer
+from benchmarks.peers import MESSAGE, Layer
 from benchmarks.rows.memory import join_all
 from benchmarks.rows.row import Row
 from cluster_layer import ClusterChannelLayer

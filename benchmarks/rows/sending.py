@@ -9,9 +9,9 @@ import shutil
 
 from redis import Redis
 
-from benchmarks.bench import CPU_METRICS, MESSAGE, Bench
+from benchmarks.bench import CPU_METRICS, Bench
 from benchmarks.model import Metric
-from benchmarks.peers import LAYERS, Message, append_command
+from benchmarks.peers import LAYERS, MESSAGE, Message, append_command
 from benchmarks.rows.row import Row
 from cluster_layer.keys import incarnation_of
 from cluster_layer.scripts import INBOX_APPEND

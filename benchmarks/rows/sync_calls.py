@@ -7,9 +7,9 @@ import time
 
 from asgiref.sync import async_to_sync
 
-from benchmarks.bench import MESSAGE, Bench
+from benchmarks.bench import Bench
 from benchmarks.model import Metric
-from benchmarks.peers import LAYERS, PEERS, Sender
+from benchmarks.peers import LAYERS, MESSAGE, PEERS, Sender
 from benchmarks.rows.row import Row
 from benchmarks.rows.sending import CHANNEL
 
