@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.model import OURS, Readings
+from benchmarks.model import OURS, Metric, Readings
 from benchmarks.rows.row import Row
 
 _COLOURS = {
@@ -46,10 +46,33 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _family(rows: Sequence[Row], readings: Readings) -> Figure:
+    if len(rows) > 1 and all(row.peers == (OURS,) for row in rows):
+        return _steps(rows, readings)
     figure = Figure(figsize=(1 + 3.6 * len(rows), 3.6), layout="constrained")
     for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         _bars(axes, row, readings)
     return figure
+
+
+def _steps(rows: Sequence[Row], readings: Readings) -> Figure:
+    """Our first figure over the rows of a family that has no peers."""
+    figure = Figure(figsize=(1.6 + 1.2 * len(rows), 3.6), layout="constrained")
+    axes = figure.subplots()
+    metric = rows[0].metrics[0]
+    medians = [readings.median(row.name, OURS, metric.key) or 0.0 for row in rows]
+    axes.plot(range(len(rows)), medians, marker="o", color=_COLOURS[OURS])
+    for place, row in enumerate(rows):
+        rounds = readings.rounds(row.name, OURS, metric.key)
+        axes.scatter([place] * len(rounds), rounds, s=8, color="black", zorder=3)
+    axes.set_xticks(range(len(rows)), [row.title.replace(", ", ",\n") for row in rows])
+    _finish(axes, metric)
+    return figure
+
+
+def _finish(axes: Axes, metric: Metric) -> None:
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(f"{metric.title}, {metric.unit}".rstrip(", "))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _bars(axes: Axes, row: Row, readings: Readings) -> None:
@@ -63,8 +86,7 @@ def _bars(axes: Axes, row: Row, readings: Readings) -> None:
         axes.scatter([place] * len(rounds), rounds, s=8, color="black", zorder=3)
     axes.set_xticks(range(len(peers)), peers, rotation=30, ha="right")
     axes.set_title(row.title, fontsize=9, wrap=True)
-    axes.set_ylabel(f"{metric.title}, {metric.unit}".rstrip(", "))
-    axes.spines[["top", "right"]].set_visible(False)
+    _finish(axes, metric)
 
 
 def _ratios(row: Row, readings: Readings) -> dict[str, float]:

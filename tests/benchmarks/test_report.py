@@ -100,6 +100,15 @@ def test_pictures_are_svg_and_the_same_for_the_same_figures(tmp_path: Path) -> N
         assert path.read_bytes() == (second / path.name).read_bytes()
 
 
+def test_rows_without_peers_share_one_picture(tmp_path: Path) -> None:
+    """Steps of one thing, such as 1 to 8 shards, are one line with a point for each."""
+    rows = [Row(f"shards/{n}", f"{n} shards", (RATE,), (OURS,), _never) for n in (1, 2)]
+    readings = [Reading(Cell(row.name, OURS, 0), {"rate": 7.0}) for row in rows]
+    (picture,) = draw(rows, Readings(readings), tmp_path)
+    text = picture.read_text("utf-8")
+    assert all(row.title in text for row in rows)
+
+
 def test_rounds_take_turns() -> None:
     """Each round measures every cell once and begins with another peer."""
     cells = cells_of([ROW], 2, frozenset({"nats"}))
