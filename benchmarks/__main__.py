@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -37,7 +37,8 @@ PARTIAL_RESULTS = ROOT / "build" / "benchmarks"
 def main(selection: str, rounds: int, quick: bool, output: Path | None) -> None:
     """Measure the layer beside its peers; print and write the results.
 
-    A complete run writes to benchmarks/results, a part of one to build/benchmarks.
+    A complete run writes to benchmarks/results, a part of one to build/benchmarks. Ctrl-C ends the
+    run early.
     """
     try:
         rows = rows_of(selection)
@@ -47,11 +48,17 @@ def main(selection: str, rounds: int, quick: bool, output: Path | None) -> None:
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)
     cells = cells_of(rows, rounds, _missing(console))
-    readings = _run(console, cells, quick=quick)
+    readings: list[Reading] = []
     complete = len(rows) == len(ROWS) and not quick
+    try:
+        for reading in _run(console, cells, quick=quick):
+            readings.append(reading)  # noqa: PERF402 - what was measured before Ctrl-C stays
+    except KeyboardInterrupt:
+        complete = False
+        console.print("interrupted; this is what was measured until now")
     directory = output or (RESULTS if complete else PARTIAL_RESULTS)
     _show(console, rows, Readings(readings))
-    _write(rows, readings, rounds, directory)
+    _write(rows, readings, directory)
     console.print(f"results: {directory}")
 
 
@@ -64,8 +71,7 @@ def _missing(console: Console) -> frozenset[str]:
     return frozenset()
 
 
-def _run(console: Console, cells: Sequence[Cell], *, quick: bool) -> list[Reading]:
-    readings = []
+def _run(console: Console, cells: Sequence[Cell], *, quick: bool) -> Iterator[Reading]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -82,9 +88,8 @@ def _run(console: Console, cells: Sequence[Cell], *, quick: bool) -> list[Readin
             reading = run_cell(cell, quick=quick)
             if reading.failure:
                 progress.console.print(f"{described}: {reading.failure}", style="red", markup=False)
-            readings.append(reading)
+            yield reading
             progress.advance(task)
-    return readings
 
 
 def _show(console: Console, rows: Sequence[Row], readings: Readings) -> None:
@@ -104,9 +109,10 @@ def _show(console: Console, rows: Sequence[Row], readings: Readings) -> None:
         console.print(f"{sum(verdict.held for verdict in judged)} of {len(judged)} bars held")
 
 
-def _write(rows: Sequence[Row], readings: Sequence[Reading], rounds: int, directory: Path) -> None:
+def _write(rows: Sequence[Row], readings: Sequence[Reading], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     machine = this_machine()
+    rounds = 1 + max((reading.cell.round for reading in readings), default=0)
     document = json.dumps(report.as_json(readings, machine, rounds), indent=1) + "\n"
     (directory / "results.json").write_text(document, "utf-8")
     text = report.as_markdown(rows, Readings(readings), machine, rounds)
