@@ -18,14 +18,17 @@ from cluster_layer.counters import Counters
 from cluster_layer.crypto import channel_context, group_context
 from cluster_layer.envelope import CONTROL, Envelope, decode
 from cluster_layer.errors import MalformedEnvelope
+from cluster_layer.inbox import Entry
 from cluster_layer.keys import Keys
 from cluster_layer.names import inbox_name
-from cluster_layer.order import GROUP, INBOX, Lane, Sequencer, latest_inbox_position
+from cluster_layer.order import GROUP, INBOX, Lane, Sequencer
 from topology.errors import ClusterError
 
 BARRIER_AGAIN_S = 0.05
 # A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
 HOLD_TIMEOUTS = 3
+CLOCK_MARGIN_MS = 50  # our idea of a shard's clock is early by a round trip
+MAX_OVERTAKEN = 256
 
 
 class Control(NamedTuple):
@@ -86,7 +89,8 @@ class Arrivals:
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._barriers: dict[Lane, bool] = {}  # running; True: once more
-        self.lanes = Sequencer(self._deliver, self._ask, self._latest)
+        self._overtaken: dict[tuple[str, str], int] = {}  # shard, incarnation -> shard's time, ms
+        self.lanes = Sequencer(self._deliver, self._ask, self._overtake)
 
     # -- what arrives
 
@@ -107,14 +111,12 @@ class Arrivals:
         deadline = now + envelope.ttl_ms / 1000 - self._recipient.late_s(shard)
         self._offer(lane, _Arrival(envelope, group, position, deadline), now)
 
-    def on_entry(
-        self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
-    ) -> None:
+    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None:
         """An entry of an inbox, in the order of positions; never one twice."""
         lane = Lane(shard, INBOX)
         self._counters.shards[shard].received += 1
         try:
-            envelope = decode(data)
+            envelope = decode(entry.data)
         except MalformedEnvelope:
             self._counters.lose(Loss.MALFORMED)
             return
@@ -122,14 +124,17 @@ class Arrivals:
         if envelope.channel is None or inbox_name(envelope.channel) not in inboxes:
             self._counters.lose(Loss.MALFORMED)
             return
-        left_ms = envelope.ttl_ms - age_ms
+        left_ms = envelope.ttl_ms - entry.age_ms
         if left_ms <= 0 and envelope.kind != CONTROL:
             self._expired(envelope.channel)
+            return
+        if self._overtaken and entry.added_ms <= self._overtaken.get((shard, incarnation), 0):
+            self._counters.lose(Loss.ORDER)
             return
         if self.lanes.incarnation(lane) is None:
             self.lanes.open(lane, incarnation)
         now = time.monotonic()
-        self._offer(lane, _Arrival(envelope, "", position, now + left_ms / 1000), now)
+        self._offer(lane, _Arrival(envelope, "", entry.position, now + left_ms / 1000), now)
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> bool:
         """An item that was popped for a normal channel; False: nobody waits for it any more."""
@@ -205,11 +210,16 @@ class Arrivals:
                 return True
         return False
 
-    def _latest(self, lane: Lane) -> int:
-        """What an inbox has come to on its shard by now, by our idea of the shard's clock."""
-        if lane.kind == GROUP:
-            return 0  # a subscription that was cut brings nothing old
-        return latest_inbox_position(self._recipient.shard_time_ms(lane.shard))
+    def _overtake(self, lane: Lane, incarnation: str) -> None:
+        """What is in an inbox by now must not be delivered any more, at whatever position it is.
+
+        A subscription that is cut brings nothing old.
+        """
+        if lane.kind == INBOX:
+            now_ms = int(self._recipient.shard_time_ms(lane.shard)) + CLOCK_MARGIN_MS
+            self._overtaken[lane.shard, incarnation] = now_ms
+            if len(self._overtaken) > MAX_OVERTAKEN:
+                self._overtaken.pop(next(iter(self._overtaken)))
 
     # -- delivery
 

@@ -36,8 +36,8 @@ async def _flush_shard(link: Link) -> None:
 async def _delete(connection: Connection, keys: Keys) -> None:
     """Delete queues and memberships, empty the inboxes.
 
-    An inbox stays as an empty stream, so that its ids go on rising; the counter of publications
-    stays for the same reason.
+    An inbox stays as an empty stream, so that its ids go on rising; the counters of positions stay
+    for the same reason.
     """
     cursor = b"0"
     pattern = _GLOB.sub(r"\\\1", keys.base) + "*"
@@ -46,7 +46,11 @@ async def _delete(connection: Connection, keys: Keys) -> None:
         cursor, found = await connection.execute(
             ("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
         )
-        doomed = [key for key in found if key != keys.seq and not key.startswith(inboxes)]
+        doomed = [
+            key
+            for key in found
+            if key not in (keys.seq, keys.entries) and not key.startswith(inboxes)
+        ]
         trims = [("XTRIM", key, "MAXLEN", 0) for key in found if key.startswith(inboxes)]
         commands = [*trims, *([("UNLINK", *doomed)] if doomed else [])]
         if commands:

@@ -8,13 +8,12 @@ whichever connection reads.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cluster_layer.batching import Command
 from cluster_layer.connection import CommandRefused, Connection
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link
-from cluster_layer.order import entry_position
 from cluster_layer.reader import Reader
 
 BLOCK_MS = 1000  # how long the shard keeps a read waiting; also how soon a dead link is noticed
@@ -40,13 +39,20 @@ class Cursors:
         return cursors
 
 
+class Entry(NamedTuple):
+    """One entry of an inbox. Times in ms of the shard's clock."""
+
+    position: int
+    added_ms: int
+    age_ms: int
+    data: bytes
+
+
 class InboxOwner(Protocol):
     """Whoever the entries are for."""
 
     def inboxes_on(self, shard: str) -> Collection[str]: ...
-    def on_entry(
-        self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
-    ) -> None: ...
+    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None: ...
 
 
 class InboxReader(Reader[Connection]):
@@ -91,7 +97,7 @@ class InboxReader(Reader[Connection]):
             except CommandRefused:
                 continue  # there is no such stream
             last = dict(zip(info[::2], info[1::2], strict=True))[b"last-generated-id"]
-            if entry_position(last) > entry_position(cursors.get(name, START)):
+            if _id_of(last) > _id_of(cursors.get(name, START)):
                 cursors[name] = last
 
     # -- internals
@@ -141,36 +147,52 @@ class InboxReader(Reader[Connection]):
         return trims
 
     def _take(self, keys: Keys, time: list[bytes], streams: Any, names: list[str]) -> bool:
-        """Hand over the entries of a reply in order of their ids; True: there may be more."""
+        """Hand over the entries of a reply in order of positions; True: there may be more."""
         if not streams:
             return False
         now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
         cursors = self._cursors.of(keys.incarnation)
         name_of = {keys.inbox(name): name for name in names}
-        limit, more = None, False
-        entries = []
-        for stream, found in streams:
+        limit: int | None = None
+        found = []
+        for stream, entries in streams:
             name = name_of[stream]
-            seen = entry_position(cursors.get(name, START))
-            if len(found) >= ENTRIES:
-                # Beyond this id the other streams are ahead of what we know of this one.
-                last = entry_position(found[-1][0])
-                limit, more = min(last, limit or last), True
-            entries += [
-                (position, entry_id, name, fields)
-                for entry_id, fields in found
-                if (position := entry_position(entry_id)) > seen
+            seen = _id_of(cursors.get(name, START))
+            parsed = [_entry(entry_id, fields, now_ms) for entry_id, fields in entries]
+            if len(parsed) >= ENTRIES:
+                # Beyond this position the other streams are ahead of what we know of this one.
+                limit = min(parsed[-1].position, limit or parsed[-1].position)
+            found += [
+                (entry, name, entry_id)
+                for entry, (entry_id, _) in zip(parsed, entries, strict=True)
+                if _id_of(entry_id) > seen
             ]
-        entries.sort(key=_position)
-        for position, entry_id, name, fields in entries:
-            if limit is not None and position > limit:
+        found.sort(key=_position)
+        for entry, name, entry_id in found:
+            if limit is not None and entry.position > limit:
                 break
             cursors[name] = entry_id
-            age_ms = max(0, now_ms - (position >> 20))
-            data = fields[1] if len(fields) > 1 else b""
-            self._owner.on_entry(self._link.shard, keys.incarnation, position, age_ms, data)
-        return more
+            self._owner.on_entry(self._link.shard, keys.incarnation, entry)
+        return limit is not None
 
 
-def _position(entry: tuple[int, bytes, str, Any]) -> int:
-    return entry[0]
+def _id_of(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def _entry(entry_id: bytes, fields: list[bytes], now_ms: int) -> Entry:
+    """An entry; one that is none of ours has no position and no data."""
+    added_ms, _ = _id_of(entry_id)
+    values = dict(zip(fields[::2], fields[1::2], strict=False))
+    position = values.get(b"p", b"")
+    return Entry(
+        int(position) if position.isdigit() else 0,
+        added_ms,
+        max(0, now_ms - added_ms),
+        values.get(b"m", b""),
+    )
+
+
+def _position(found: tuple[Entry, str, bytes]) -> int:
+    return found[0].position

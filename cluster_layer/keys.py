@@ -40,6 +40,7 @@ class Keys:
         "_reply",
         "base",
         "control",
+        "entries",
         "incarnation",
         "log",
         "seq",
@@ -54,7 +55,8 @@ class Keys:
         self._group = f"{base}g{db}:".encode()
         self._reply = (base + "r:").encode()
         self.control = f"{base}c{db}".encode()
-        self.seq = (base + "s").encode()
+        self.seq = (base + "s").encode()  # position of the last publication
+        self.entries = (base + "e").encode()  # position of the last entry of any inbox
         self.log = (base + "l").encode()
 
     def inbox(self, name: str) -> bytes:

@@ -27,8 +27,8 @@ from cluster_layer.scripts import Script
 logger = logging.getLogger("cluster_layer")
 
 HEARTBEAT_S = 1.0
-# The counter of publications must not begin anew while somebody is connected.
-SEQ_TTL_MS = 30 * 86_400_000
+# The counters of positions must not begin anew while somebody is connected.
+COUNTER_TTL_MS = 30 * 86_400_000
 INTERRUPT_AGAIN_S = 0.01
 BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
 
@@ -232,7 +232,10 @@ class Link:
         while await connection.stays(HEARTBEAT_S):
             try:
                 await connection.identify()
-                await connection.execute(("PEXPIRE", self.keys.seq, SEQ_TTL_MS))
+                await connection.execute(
+                    ("PEXPIRE", self.keys.seq, COUNTER_TTL_MS),
+                    ("PEXPIRE", self.keys.entries, COUNTER_TTL_MS),
+                )
             except (ShardUnavailable, DeliveryUnknown) as error:
                 connection.close(error.reason)
             if connection.incarnation != incarnation:

@@ -15,7 +15,7 @@ from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, wake_one
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.groups import Groups
-from cluster_layer.inbox import Cursors, InboxReader
+from cluster_layer.inbox import Cursors, Entry, InboxReader
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, Links
 from cluster_layer.names import inbox_name, is_process_specific
@@ -255,10 +255,8 @@ class Node:
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
         self._arrivals.on_published(shard, keys, channel, payload)
 
-    def on_entry(
-        self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
-    ) -> None:
-        self._arrivals.on_entry(shard, incarnation, position, age_ms, data)
+    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None:
+        self._arrivals.on_entry(shard, incarnation, entry)
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None:
         if not self._arrivals.on_item(shard, box, now_ms, item):

@@ -25,12 +25,7 @@ GROUP: Final = "group"
 # A write of unknown outcome has no position; only a barrier tells that it can't be ahead of us.
 UNKNOWN: Final = 2**62
 
-CLOCK_MARGIN_MS: Final = 50
 MAX_TRAIL: Final = 64  # shards; the oldest are forgotten first
-
-
-# The sequence part of an inbox position that is no entry's but a bound, perhaps a little ahead.
-_BOUND: Final = (1 << 20) - 1
 
 
 class Lane(NamedTuple):
@@ -46,17 +41,6 @@ class Mark(NamedTuple):
     incarnation: str
     inbox: int | None
     group: int | None
-
-
-def entry_position(entry_id: bytes) -> int:
-    """A stream entry's id, ``ms-sequence``, as one number that sorts alike."""
-    milliseconds, _, sequence = entry_id.partition(b"-")
-    return int(milliseconds) << 20 | min(int(sequence), _BOUND - 1)
-
-
-def latest_inbox_position(shard_ms: float) -> int:
-    """A bound of what the inboxes of a shard can have come to, by an early idea of its clock."""
-    return int(shard_ms + CLOCK_MARGIN_MS) << 20 | _BOUND
 
 
 class Trail:
@@ -118,13 +102,6 @@ class _Need(NamedTuple):
     incarnation: str
     position: int
 
-    @property
-    def is_bound(self) -> bool:
-        """Whether it may lie ahead of the write that it stands for."""
-        if self.lane.kind == INBOX:
-            return self.position & _BOUND == _BOUND or self.position == UNKNOWN
-        return self.position == UNKNOWN
-
 
 @dataclass(slots=True, eq=False)
 class _Held:
@@ -156,19 +133,19 @@ class Sequencer:
     """Holds messages back until what their writers wrote before has been delivered.
 
     `deliver(lane, item)` is called in an order that P3 allows; `ask(lane)` requests a barrier of a
-    lane, which is answered by `begin` and `reached`. `latest(lane)` estimates the position that the
-    lane has come to on its shard, also while it is cut.
+    lane, which is answered by `begin` and `reached`. `overtaken(lane, incarnation)` tells that what
+    has been written to a lane until now, at whatever positions, must not be delivered any more.
     """
 
     def __init__(
         self,
         deliver: Callable[[Lane, Any], None],
         ask: Callable[[Lane], None],
-        latest: Callable[[Lane], int] = lambda _lane: 0,
+        overtaken: Callable[[Lane, str], None] = lambda _lane, _incarnation: None,
     ) -> None:
         self._deliver = deliver
         self._ask = ask
-        self._latest = latest
+        self._overtaken = overtaken
         self._incarnations: dict[Lane, str] = {}  # of the lanes that are connected
         self._lanes: dict[tuple[Lane, str], _LaneState] = {}
         self._floors: dict[tuple[Lane, str], int] = {}
@@ -302,10 +279,7 @@ class Sequencer:
             return need
         position = state.received
         for other in state.waiting:
-            if any(
-                n.lane == lane and n.position >= held.position and not n.is_bound
-                for n in other.needs
-            ):
+            if any(n.lane == lane and held.position <= n.position < UNKNOWN for n in other.needs):
                 position = min(position, other.position - 1)
                 break
         return need._replace(position=position)
@@ -330,34 +304,9 @@ class Sequencer:
     def _is_open(self, need: _Need) -> bool:
         return self._incarnations.get(need.lane) == need.incarnation
 
-    def _satisfied(self, need: _Need, key: tuple[Lane, str], position: int) -> bool:
-        """Whether the message at this position of this lane need not wait for that one."""
+    def _satisfied(self, need: _Need) -> bool:
         state = self._lanes.get((need.lane, need.incarnation))
-        if state is None or not state.lacks(need.position):
-            return True
-        if not need.is_bound or (not state.cut and state.received < need.position):
-            return False
-        return self._leads_back(state.waiting[0], key, position, set())
-
-    def _leads_back(
-        self, held: _Held, key: tuple[Lane, str], position: int, seen: set[tuple[Lane, str]]
-    ) -> bool:
-        """Whether a held message waits for the one at this position, through whatever lanes.
-
-        Then it was written after it, and a bound that covers it lies ahead of what it stands for.
-        """
-        for need in held.needs:
-            need_key = (need.lane, need.incarnation)
-            if need_key == key and need.position >= position:
-                return True
-            state = self._lanes.get(need_key)
-            if state is None or need_key in seen or not state.waiting:
-                continue
-            seen.add(need_key)
-            first = state.waiting[0]
-            if first.position <= need.position and self._leads_back(first, key, position, seen):
-                return True
-        return False
+        return state is None or not state.lacks(need.position)
 
     def _progress(self) -> None:
         moved = True
@@ -366,13 +315,10 @@ class Sequencer:
             for key in list(self._blocked):
                 moved = self._advance(key) or moved
 
-    def _is_due(self, held: _Held, key: tuple[Lane, str]) -> bool:
-        return all(self._satisfied(need, key, held.position) for need in held.needs)
-
     def _advance(self, key: tuple[Lane, str]) -> bool:
         state = self._lanes[key]
         moved = False
-        while state.waiting and self._is_due(state.waiting[0], key):
+        while state.waiting and all(map(self._satisfied, state.waiting[0].needs)):
             self._deliver(key[0], state.waiting.popleft().item)
             moved = True
         if not state.waiting:
@@ -384,13 +330,11 @@ class Sequencer:
 
     def _set_floor(self, need: _Need) -> None:
         """What turns up at or below this position later would be out of order: it is dropped."""
-        position = need.position
-        if position == UNKNOWN:
-            # It was settled before the message that names it was sent: it can't be ahead of now.
-            position = self._latest(need.lane)
-        if position <= 0:
+        if need.position == UNKNOWN:
+            # It was settled before the message that names it was sent: it is not ahead of now.
+            self._overtaken(need.lane, need.incarnation)
             return
         key = (need.lane, need.incarnation)
-        self._floors[key] = max(position, self._floors.pop(key, -1))
+        self._floors[key] = max(need.position, self._floors.pop(key, -1))
         if len(self._floors) > 4 * MAX_TRAIL:
             self._floors.pop(next(iter(self._floors)))

@@ -26,8 +26,6 @@ from cluster_layer.order import (
     UNKNOWN,
     Lane,
     Trail,
-    entry_position,
-    latest_inbox_position,
 )
 from cluster_layer.scripts import Script
 from topology.errors import ClusterError
@@ -152,10 +150,15 @@ class Writer:
         envelope = encode(kind, self._expiry_ms, channel, marks, body)
 
         def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-            return (keys.inbox(inbox),), (capacity, self._expiry_ms, fence_ms, envelope)
+            return (keys.inbox(inbox), keys.entries), (
+                capacity,
+                self._expiry_ms,
+                fence_ms,
+                envelope,
+            )
 
         def position(reply: Any) -> int | None:
-            return entry_position(reply[1]) if reply[0] else None
+            return int(reply[1]) if reply[0] else None
 
         reply = await self._write(lane, cell, scripts.INBOX_APPEND, build, position)
         self._check_accepted(channel, capacity, shard, reply)
@@ -192,7 +195,7 @@ class Writer:
         try:
             reply = await link.run(script, build)
         except asyncio.CancelledError:
-            self._note(cell, lane, self._latest_position(lane))
+            self._note(cell, lane, UNKNOWN)
             raise
         except DeliveryUnknown:
             self._note(cell, lane, await self._settled_position(lane))
@@ -203,19 +206,14 @@ class Writer:
             cell.trail = cell.trail.after(lane, link.keys.incarnation, written, now)
         return reply
 
-    def _latest_position(self, lane: Lane) -> int:
-        """A position that a write just made can't be beyond."""
-        if lane.kind == GROUP:
-            return UNKNOWN
-        return latest_inbox_position(self._links.to(lane.shard).shard_time_ms())
-
     async def _settled_position(self, lane: Lane) -> int:
-        """Like `_latest_position`, now that a write of unknown outcome is settled."""
+        """A position that a write of unknown outcome is not beyond, now that it is settled."""
         link = self._links.to(lane.shard)
-        if lane.kind == GROUP and link.connection is not None:
+        if link.connection is not None:
+            counter = link.keys.seq if lane.kind == GROUP else link.keys.entries
             with contextlib.suppress(ClusterError):
-                return int(await link.connection.execute(("GET", link.keys.seq)) or 0)
-        return self._latest_position(lane)
+                return int(await link.connection.execute(("GET", counter)) or 0)
+        return UNKNOWN
 
     def _note(self, cell: TrailCell, lane: Lane, position: int) -> None:
         incarnation = self._links.to(lane.shard).keys.incarnation

@@ -1,10 +1,11 @@
 -- Append a message to the inbox of a process.
 -- KEYS[1]  stream: the inbox
+-- KEYS[2]  counter: position of the last entry in any inbox on this shard
 -- ARGV[1]  capacity: messages that may wait
 -- ARGV[2]  the message's expiry, ms
 -- ARGV[3]  fence: the shard's time, ms, after which this write must not happen any more
 -- ARGV[4]  envelope
--- Reply    {1, entry id, expired}: appended; {0, depth, expired}: full. `expired` entries were
+-- Reply    {1, position, expired}: appended; {0, depth, expired}: full. `expired` entries were
 --          dropped to make room. Error LATE: refused by the fence.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -23,6 +24,11 @@ if depth >= capacity then
         return {0, depth, expired}
     end
 end
-local id = redis.call('XADD', KEYS[1], '*', 'm', ARGV[4])
+-- Ids of different streams have no order within a millisecond; positions have.
+local position = redis.call('INCR', KEYS[2])
+if position == 1 then
+    redis.call('PEXPIRE', KEYS[2], 2592000000)  -- whoever is connected extends it
+end
+redis.call('XADD', KEYS[1], '*', 'm', ARGV[4], 'p', position)
 redis.call('PEXPIRE', KEYS[1], ARGV[2] + 60000)
-return {1, id, expired}
+return {1, position, expired}
