@@ -79,7 +79,12 @@ setup(
         "metrics": METRICS,
         "test": TEST,
     },
-    entry_points={"console_scripts": ["cluster-layer = cluster_layer.cli.main:main"]},
+    entry_points={
+        "console_scripts": [
+            "cluster-layer = cluster_layer.cli.main:main",
+            "cluster-chaos = chaos.cli:main",
+        ]
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Framework :: Django",

@@ -1,4 +1,1 @@
-"""The chaos suite's place: workloads, faults and checkers over recorded histories.
-
-Nothing is here yet; until the suite exists, the promises are tested under `tests/integration`.
-"""
+"""The chaos suite: real servers, processes and faults, and a proof from what was recorded."""

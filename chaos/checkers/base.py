@@ -1,0 +1,133 @@
+"""What a checker finds, and the questions that several of them ask of a history."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from chaos.history import History, Operation, Outcome, Verb, Window
+
+HEAL_S: Final = 5.0  # P6: what a fault broke works again so long after its end
+MAX_SHOWN: Final = 20  # violations that are kept; more are only counted
+
+
+class Verdict(StrEnum):
+    """The answer to whether a promise was kept."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    UNKNOWN = "unknown"  # nothing happened that could have broken it
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict on one invariant; `examined` says on how many cases, `figures` what was seen."""
+
+    invariant: str
+    verdict: Verdict
+    examined: int
+    violations: tuple[str, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def finding(
+    invariant: str,
+    examined: int,
+    violations: list[str],
+    figures: Mapping[str, float] | None = None,
+) -> Finding:
+    """Invalid with any violation, unknown when nothing was examined."""
+    proved = Verdict.VALID if examined else Verdict.UNKNOWN
+    shown = list(violations[:MAX_SHOWN])
+    if len(violations) > MAX_SHOWN:
+        shown.append(f"... and {len(violations) - MAX_SHOWN} more")
+    verdict = Verdict.INVALID if violations else proved
+    return Finding(invariant, verdict, examined, tuple(shown), figures or {})
+
+
+def is_process_specific(channel: str) -> bool:
+    return "!" in channel
+
+
+def host_of(process: str) -> str:
+    """The name of a process without its life."""
+    return process.partition(".")[0]
+
+
+def messages(history: History) -> dict[str, Operation]:
+    """Message -> the write that it comes from."""
+    return {f"{one.writer}/{one.number}": one for one in history.writes()}
+
+
+@dataclass(slots=True)
+class Membership:
+    """All that was done about one channel's membership in one group."""
+
+    joins: list[Operation] = field(default_factory=list)
+    leaves: list[Operation] = field(default_factory=list)
+
+    def forbids(self, sent_s: float) -> bool:
+        """Whether a message whose send was invoked at this time must not arrive.
+
+        So it is if every join that may have worked was followed by a leave that was acknowledged
+        before the send.
+        """
+        return not any(self._may_last(join, sent_s) for join in self.joins)
+
+    def demands(self, write: Operation) -> Operation | None:
+        """The latest join by which this acknowledged message must arrive, if there is one."""
+        for join in reversed(self.joins):
+            if join.outcome is not Outcome.OK or join.settled_s >= write.invoked_s:
+                continue
+            if all(_before(leave, join) or _after(leave, write) for leave in self.leaves):
+                return join
+        return None
+
+    def _may_last(self, join: Operation, sent_s: float) -> bool:
+        if join.outcome is Outcome.NO:
+            return False
+        # A join of unknown outcome may be executed until its settling; a leave that overlaps it
+        # may have come first.
+        return not any(
+            leave.outcome is Outcome.OK
+            and leave.invoked_s >= join.settled_s
+            and join.completed_s is not None
+            and leave.settled_s < sent_s
+            for leave in self.leaves
+        )
+
+
+def _before(leave: Operation, join: Operation) -> bool:
+    return leave.completed_s is not None and leave.completed_s < join.invoked_s
+
+
+def _after(leave: Operation, write: Operation) -> bool:
+    return leave.invoked_s > write.settled_s
+
+
+def memberships(history: History) -> dict[str, dict[str, Membership]]:
+    """Group -> channel -> what was done."""
+    found: dict[str, dict[str, Membership]] = defaultdict(lambda: defaultdict(Membership))
+    for one in history.operations.values():
+        if one.verb is Verb.GROUP_ADD:
+            found[one.name][one.member].joins.append(one)
+        elif one.verb is Verb.GROUP_DISCARD:
+            found[one.name][one.member].leaves.append(one)
+    return found
+
+
+def touching(
+    windows: Sequence[Window], shards: set[str], processes: set[str], began_s: float, ended_s: float
+) -> Window | None:
+    """The latest fault, with its time of healing, that overlaps a time and lies on the way."""
+    for window in reversed(windows):
+        if began_s > window.ended_s + HEAL_S or ended_s < window.began_s:
+            continue
+        on_shard = not window.shards or shards & set(window.shards)
+        on_process = not window.processes or processes & set(window.processes)
+        if on_shard and on_process:
+            return window
+    return None

@@ -1,0 +1,254 @@
+"""What happened in a run, as the processes and the runner wrote it down; all that a checker sees.
+
+A history is a file of JSON lines, one *event* each, with its kind in ``e``. All times are seconds
+of one monotonic clock. A *process* is one life of an operating system process (``p1.0``, after its
+restart ``p1.1``); a *message* is named by process, task and a number that rises within the task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from topology.errors import ClusterError
+
+Event = Mapping[str, Any]
+
+
+class MalformedHistory(ClusterError):
+    """A history cannot be read."""
+
+
+class Outcome(StrEnum):
+    """What the caller of an operation knows about it."""
+
+    OK = "ok"
+    NO = "no"  # definitely not executed
+    UNKNOWN = "unknown"
+
+
+class Verb(StrEnum):
+    """The operations of a channel layer that are recorded."""
+
+    SEND = "send"
+    GROUP_SEND = "group_send"
+    GROUP_ADD = "group_add"
+    GROUP_DISCARD = "group_discard"
+
+
+WRITES: Final = (Verb.SEND, Verb.GROUP_SEND)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call; not `completed_s` means that its process ended, or that it hangs."""
+
+    id: str
+    process: str
+    task: str
+    verb: Verb
+    name: str
+    shard: str
+    invoked_s: float
+    number: int = 0
+    member: str = ""
+    completed_s: float | None = None
+    outcome: Outcome = Outcome.UNKNOWN
+    error: str = ""
+
+    @property
+    def settled_s(self) -> float:
+        """When its outcome was known; when it began, if it never was."""
+        return self.invoked_s if self.completed_s is None else self.completed_s
+
+    @property
+    def writer(self) -> str:
+        return f"{self.process}/{self.task}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """receive() returned a message."""
+
+    process: str
+    channel: str
+    message: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A fault was in force; `effect` counts how often it provably struck.
+
+    No `shards` means all shards, no `processes` all processes. Processes are named without a life.
+    """
+
+    fault: str
+    began_s: float
+    ended_s: float
+    shards: tuple[str, ...] = ()
+    processes: tuple[str, ...] = ()
+    effect: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A process began to read a process-specific channel, whose inbox is on `shard`."""
+
+    process: str
+    channel: str
+    shard: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life of a process; `killed` unless it ended by itself at the end of the run."""
+
+    process: str
+    began_s: float
+    ended_s: float
+    killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A process counted messages as lost, at the latest at this time."""
+
+    process: str
+    reason: str
+    count: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was on a shard at the end: keys, keys without a TTL, messages that wait in queues."""
+
+    shard: str
+    keys: int
+    unbounded: int
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something raised what it must not."""
+
+    process: str
+    where: str
+    error: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What was run, and the bounds that its configuration promises."""
+
+    scenario: str
+    seed: int
+    began_s: float
+    quiet_s: float  # nothing is written from here on
+    ended_s: float
+    timeout_s: float
+    expiry_s: float
+    invariants: tuple[str, ...]
+    expects_unknown: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All events of a run; operations by their id, everything else in order of time."""
+
+    header: Header
+    operations: Mapping[str, Operation] = field(default_factory=dict)
+    deliveries: tuple[Delivery, ...] = ()
+    windows: tuple[Window, ...] = ()
+    opened: tuple[Opened, ...] = ()
+    lives: tuple[Life, ...] = ()
+    counted: tuple[Counted, ...] = ()
+    audits: tuple[Audit, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def writes(self) -> list[Operation]:
+        return [one for one in self.operations.values() if one.verb in WRITES]
+
+
+_KINDS: Final[Mapping[str, type[Any]]] = {
+    "header": Header,
+    "delivery": Delivery,
+    "window": Window,
+    "opened": Opened,
+    "life": Life,
+    "counted": Counted,
+    "audit": Audit,
+    "failure": Failure,
+}
+
+
+def event_of(value: Any) -> Event:
+    """The event that records a value (anything but an operation, which has two)."""
+    kind = next(kind for kind, known in _KINDS.items() if isinstance(value, known))
+    return {"e": kind, **asdict(value)}
+
+
+def parse(lines: Iterable[str]) -> list[Event]:
+    """The events of a file; MalformedHistory names the line.
+
+    A process that is killed may leave half a line at the end of its file, which is left out.
+    """
+    events: list[Event] = []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            event = json.loads(line)
+            events.append({"e": event["e"], **event})
+        except (ValueError, KeyError, TypeError) as error:
+            raise MalformedHistory(f"line {number} is no event: {line[:80]!r}") from error
+    return events
+
+
+def history_of(events: Iterable[Event]) -> History:
+    """Put events together; MalformedHistory if they are none or the header is missing."""
+    operations: dict[str, Operation] = {}
+    values: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
+    for event in events:
+        try:
+            _sort_in(event, operations, values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise MalformedHistory(f"not an event: {str(event)[:200]}") from error
+    if len(values["header"]) != 1:
+        raise MalformedHistory(f"a history has one header, this one has {len(values['header'])}")
+    return History(
+        header=values["header"][0],
+        operations=operations,
+        deliveries=tuple(sorted(values["delivery"], key=lambda one: one.at_s)),
+        windows=tuple(sorted(values["window"], key=lambda one: one.began_s)),
+        opened=tuple(values["opened"]),
+        lives=tuple(values["life"]),
+        counted=tuple(sorted(values["counted"], key=lambda one: one.at_s)),
+        audits=tuple(values["audit"]),
+        failures=tuple(values["failure"]),
+    )
+
+
+def _sort_in(event: Event, operations: dict[str, Operation], values: dict[str, list[Any]]) -> None:
+    fields = {name: _frozen(value) for name, value in event.items() if name != "e"}
+    if event["e"] == "invoke":
+        fields["verb"] = Verb(fields["verb"])
+        operation = Operation(**fields)
+        operations[operation.id] = operation
+    elif event["e"] == "complete":
+        fields["outcome"] = Outcome(fields["outcome"])
+        operations[fields["id"]] = replace(operations[fields["id"]], **fields)
+    else:
+        values[event["e"]].append(_KINDS[event["e"]](**fields))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,50 @@
+"""Churn: receivers that are cancelled at every moment, on all three kinds of arrival."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from chaos.workloads import direct, groups, normal
+from chaos.workloads.actor import Actor
+
+PATIENCE_S = (0.0, 0.0, 0.001, 0.005, 0.03)
+
+
+async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
+    channels = [await actor.open_channel() for _ in range(2)]
+    for channel in channels:
+        for group in groups.GROUPS[:3]:
+            await actor.join("setup", group, channel)
+    return [
+        *(flutter(actor, channel) for channel in (*channels, *normal.QUEUES)),
+        direct.write(actor, "direct"),
+        normal.write(actor, "queue"),
+        write_to_groups(actor, "room"),
+    ]
+
+
+async def flutter(actor: Actor, channel: str) -> None:
+    """Receive with little patience, again and again."""
+    chance = actor.chance(f"read {channel.partition('!')[0]}")
+    while True:
+        receiving = asyncio.ensure_future(actor.layer.receive(channel))
+        try:
+            await asyncio.wait([receiving], timeout=chance.choice(PATIENCE_S))
+        finally:
+            receiving.cancel()
+            (result,) = await asyncio.gather(receiving, return_exceptions=True)
+            if isinstance(result, dict):
+                actor.received(channel, result)
+            elif not isinstance(result, asyncio.CancelledError):
+                actor.failed(f"receive({channel})", result)
+
+
+async def write_to_groups(actor: Actor, task: str) -> None:
+    chance = actor.chance(task)
+    number = 0
+    while actor.writing:
+        number += 1
+        await actor.group_send(task, chance.choice(groups.GROUPS[:3]), number)
+        await asyncio.sleep(chance.uniform(*groups.PAUSE_S))
