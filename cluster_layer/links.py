@@ -63,7 +63,9 @@ class Link:
         self.settings = settings
         self.connection: Connection | None = None
         self.keys = Keys(settings.prefix, "", endpoint.db)
-        self.watchers: list[Callable[[], None]] = []  # called when it has come up or gone down
+        self.watchers: list[
+            Callable[[], None]
+        ] = []  # called when it has come up, gone down, or failed to
         self._counters = counters
         self._latest: Connection | None = None
         self._refusal: str | None = None  # why the last attempt failed, until one succeeds
@@ -264,6 +266,7 @@ class Link:
         self._refusal = error.reason
         self._fail_attempt(error)
         self._attempt = self._loop.create_future()
+        self._notify()
 
     def _unavailable(self, error: Exception) -> ShardUnavailable:
         if isinstance(error, ShardUnavailable):

@@ -126,8 +126,10 @@ class Node:
         link = self._links.to(shard)
         reader = self._inboxes.get(shard)
         if reader is None:
+            self._arrivals.lanes.expect(Lane(shard, INBOX))
             self._inboxes[shard] = InboxReader(link, self.state.cursors, self, self._expiry_ms)
-            self._link_changed(link)
+            if link.connection is not None:
+                self._link_changed(link)
         else:
             reader.look_again()
 

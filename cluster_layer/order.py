@@ -147,12 +147,20 @@ class Sequencer:
         self._ask = ask
         self._overtaken = overtaken
         self._incarnations: dict[Lane, str] = {}  # of the lanes that are connected
+        self._ours: set[Lane] = set()  # that are, were or will be connected
+        self._expected: set[Lane] = set()  # that are about to be, for the first time
         self._lanes: dict[tuple[Lane, str], _LaneState] = {}
         self._floors: dict[tuple[Lane, str], int] = {}
         self._blocked: dict[tuple[Lane, str], None] = {}
         self._serial = 0
 
     # -- lanes
+
+    def expect(self, lane: Lane) -> None:
+        """Messages may be waiting for us on this lane, which is about to be connected."""
+        if lane not in self._ours:
+            self._ours.add(lane)
+            self._expected.add(lane)
 
     def open(self, lane: Lane, incarnation: str) -> None:
         """The lane is connected to this incarnation."""
@@ -161,13 +169,20 @@ class Sequencer:
             return
         if known is not None:
             self.close(lane)
+        self._ours.add(lane)
+        self._expected.discard(lane)
         self._incarnations[lane] = incarnation
         self._lanes.setdefault((lane, incarnation), _LaneState()).cut = False
+        if any(need.lane == lane for held in self._all_held() for need in held.needs):
+            self._ask(lane)
+            self._progress()
 
     def close(self, lane: Lane) -> None:
         """The lane is cut: what it holds goes on waiting, but nobody waits for what is to come."""
+        self._expected.discard(lane)
         incarnation = self._incarnations.pop(lane, None)
         if incarnation is None:
+            self._progress()
             return
         key = (lane, incarnation)
         state = self._lanes[key]
@@ -289,11 +304,13 @@ class Sequencer:
         for shard, mark in marks.items():
             for kind, position in ((INBOX, mark.inbox), (GROUP, mark.group)):
                 need_lane = Lane(shard, kind)
-                if position is None or need_lane == lane:
+                if position is None or need_lane == lane or need_lane not in self._ours:
                     continue
                 need = _Need(need_lane, mark.incarnation, position)
                 state = self._lanes.get((need_lane, mark.incarnation))
-                if not self._is_open(need):
+                if need_lane in self._expected:
+                    needs.append(need)
+                elif not self._is_open(need):
                     self._set_floor(need)
                 elif state is not None and state.received < position:
                     self._ask(need_lane)
@@ -305,6 +322,8 @@ class Sequencer:
         return self._incarnations.get(need.lane) == need.incarnation
 
     def _satisfied(self, need: _Need) -> bool:
+        if need.lane in self._expected:
+            return False
         state = self._lanes.get((need.lane, need.incarnation))
         return state is None or not state.lacks(need.position)
 
