@@ -33,11 +33,11 @@ def _scaling(name: str, title: str, shards: int, processes: int) -> Row:
 
 ROWS = (
     *(
-        _scaling(f"shards/{n}", f"{n} shards, {FIXED} processes", shards=n, processes=FIXED)
+        _scaling(f"shards/{n}", f"shards: {n}, processes: {FIXED}", shards=n, processes=FIXED)
         for n in STEPS
     ),
     *(
-        _scaling(f"workers/{n}", f"{n} processes, {FIXED} shards", shards=FIXED, processes=n)
+        _scaling(f"workers/{n}", f"processes: {n}, shards: {FIXED}", shards=FIXED, processes=n)
         for n in STEPS
     ),
 )
