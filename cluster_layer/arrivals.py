@@ -6,6 +6,7 @@ Everything foreign or malformed ends here: it is dropped and counted, never rais
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -177,8 +178,11 @@ class Arrivals:
             return
         if self.lanes.incarnation(lane) is not None:
             passed = self._loop.create_future()
-            self.lanes.offer(lane, self.lanes.received(lane), None, passed, time.monotonic())
-            await passed
+            latest = self.lanes.received(lane)
+            if self.lanes.offer(lane, latest, None, passed, time.monotonic()):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._hold_s):
+                        await passed
 
     def _ask(self, lane: Lane) -> None:
         """Find out what has been written to a lane until now."""

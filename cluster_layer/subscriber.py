@@ -16,6 +16,8 @@ from cluster_layer.reader import Reader
 
 logger = logging.getLogger("cluster_layer")
 
+Publication = tuple[bytes, bytes]  # pub/sub channel and payload
+
 # Names per SUBSCRIBE when thousands are registered again: other clients get their turn in between.
 SUBSCRIBE_BATCH = 500
 
@@ -124,7 +126,7 @@ class Subscriber(Reader[SubscriberConnection]):
         self._tried = True  # whether an attempt has been made since it was last connected
         self._refusal: str | None = None  # why the last attempt failed, while there is no other
         self._was_subscribed = False
-        self._held: list[tuple[bytes, bytes]] | None = None
+        self._held: list[Publication] | None = None
         self._tick_at = link.loop.time()
         super().__init__(link)
 
@@ -197,7 +199,7 @@ class Subscriber(Reader[SubscriberConnection]):
         names = [keys.group(group) for group in self._owner.groups_on(shard)]
         for start in range(0, len(names), SUBSCRIBE_BATCH):
             await connection.subscribe(names[start : start + SUBSCRIBE_BATCH])
-        await self._catch_up(keys)
+        changes = await self._changes(keys)
         self._entered = connection
         self._refusal = None
         self._tried = False
@@ -205,7 +207,7 @@ class Subscriber(Reader[SubscriberConnection]):
         for name in set(names).difference(map(keys.group, self._owner.groups_on(shard))):
             connection.unsubscribe(name)
         held, self._held = self._held, None
-        for channel, payload in held:
+        for channel, payload in _in_order(changes, held):
             self._owner.on_published(shard, keys, channel, payload)
         if not self._attempt.done():
             self._attempt.set_result(connection)
@@ -220,19 +222,19 @@ class Subscriber(Reader[SubscriberConnection]):
             self._owner.on_missed(shard, max(0, latest - (last or 0)))
         self._was_subscribed = True
 
-    async def _catch_up(self, keys: Keys) -> None:
-        """Apply the membership log since the last position that was seen."""
+    async def _changes(self, keys: Keys) -> list[Publication]:
+        """The membership log since the last position that was seen."""
         position = self._owner.last_position(self._link.shard, keys.incarnation)
         if position is None:
-            return  # the first time on this life of the shard: nobody knew us before
+            return []  # the first time on this life of the shard: nobody knew us before
         connection = await self._link.ready()
         entries = await connection.execute(
             ("ZRANGEBYSCORE", keys.log, f"({position}", "+inf", "WITHSCORES")
         )
-        for control, score in zip(entries[::2], entries[1::2], strict=True):
-            self._owner.on_published(
-                self._link.shard, keys, keys.control, b"%d:%s" % (int(float(score)), control)
-            )
+        return [
+            (keys.control, b"%d:%s" % (int(float(score)), control))
+            for control, score in zip(entries[::2], entries[1::2], strict=True)
+        ]
 
     async def _live(self, connection: SubscriberConnection) -> None:
         while await connection.stays(HEARTBEAT_S):
@@ -252,3 +254,16 @@ class Subscriber(Reader[SubscriberConnection]):
         self._owner.on_subscription(self._link.shard, None)
         if self._attempt.done():
             self._attempt = self._loop.create_future()
+
+
+def _in_order(changes: list[Publication], held: list[Publication]) -> list[Publication]:
+    """Both in the order of their positions; what has none keeps its place among its own."""
+    numbered: list[tuple[int, int, Publication]] = []
+    for rank, publications in enumerate((changes, held)):
+        latest = 0
+        for publication in publications:
+            text = publication[1].partition(b":")[0]
+            latest = max(latest, int(text) if text.isdigit() else 0)
+            numbered.append((latest, rank, publication))
+    numbered.sort(key=lambda entry: entry[:2])
+    return [publication for _, _, publication in numbered]
