@@ -103,9 +103,10 @@ def append_command(
     """The command that the layer writes for one send to a process-specific channel."""
     body = envelope.encode_body(message, MESSAGE_SIZE_LIMIT)
     data = envelope.encode(envelope.MESSAGE, EXPIRY_MS, channel, None, body)
-    key = Keys("asgi", incarnation, 0).inbox(inbox_name(channel))
+    keys = Keys("asgi", incarnation, 0)
+    named = (keys.inbox(inbox_name(channel)), keys.entries)
     never_ms = 1 << 52
-    return ("EVALSHA", INBOX_APPEND.sha, 1, key, CAPACITY, EXPIRY_MS, never_ms, data)
+    return ("EVALSHA", INBOX_APPEND.sha, 2, *named, CAPACITY, EXPIRY_MS, never_ms, data)
 
 
 def _make_cluster(addresses: Addresses) -> Any:

@@ -52,9 +52,15 @@ async def _redis_benchmark(bench: Bench, in_flight: int) -> float:
     requests = str(bench.few(REQUESTS, 500))
     options = ["-p", port, "-c", "1", "-P", str(in_flight), "-n", requests, "--csv"]
     process = await asyncio.create_subprocess_exec(
-        program, *options, *command, stdout=asyncio.subprocess.PIPE
+        program,
+        *options,
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await process.communicate()
+    if not output.startswith(b'"test","rps"'):
+        raise RuntimeError(f"redis-benchmark: {output.decode(errors='replace').strip()}")
     return float(next(csv.DictReader(io.StringIO(output.decode())))["rps"])
 
 
