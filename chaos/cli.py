@@ -13,6 +13,7 @@ import click
 from chaos.checkers import check
 from chaos.faults import FAULTS
 from chaos.history import Event, history_of, parse
+from chaos.page import page
 from chaos.report import Report, as_json, exit_code, summary
 from chaos.runner import Run
 from chaos.runner import run as run_scenario
@@ -50,7 +51,7 @@ def list_all() -> None:
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for histories and report.json; without it only failures are kept.",
+    help="Directory for histories, report.html and report.json. Without it only failures are kept.",
 )
 def run_command(
     names: tuple[str, ...],
@@ -123,6 +124,8 @@ def _conclude(reports: Sequence[Report], output: Path | None) -> None:
     if output is not None:
         text = json.dumps(as_json(reports), indent=1)
         (output / "report.json").write_text(text, encoding="utf-8")
+        (output / "report.html").write_text(page(reports), encoding="utf-8")
+        click.echo(f"report: {output / 'report.html'}")
     code = exit_code(reports)
     if len(reports) > 1:
         click.echo(f"-- {len(reports)} runs: {', '.join(_counts(reports))}")
