@@ -16,6 +16,8 @@ from chaos.report import Report
 STEP_S: Final = 0.25  # of the timeline
 WIDTH: Final = 900
 HEIGHT: Final = 120
+TITLE: Final = 22
+LABEL_ROWS: Final = 3  # below the timeline, so that names of faults do not overlap
 
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
@@ -136,24 +138,29 @@ def timeline(history: History) -> str:
     span_s = max(header.ended_s - header.began_s, STEP_S)
     top = max((max(_rates(times, header.began_s, span_s)) for _, _, times in series), default=0.0)
     top = top or 1.0
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 20}" role="img" aria-label="timeline">']
-    parts += [_shade(window, header.began_s, span_s) for window in history.windows]
+    parts = [
+        f'<svg viewBox="0 {-TITLE} {WIDTH} {TITLE + HEIGHT + 48}" role="img" aria-label="timeline">'
+    ]
+    parts += [
+        _shade(window, header.began_s, span_s, index % LABEL_ROWS)
+        for index, window in enumerate(history.windows)
+    ]
     for index, (name, colour, times) in enumerate(series):
         points = _points(_rates(times, header.began_s, span_s), top)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
-        parts.append(f'<text x="6" y="{14 + 14 * index}" style="fill:{colour}">{name}</text>')
-    parts.append(f'<text x="{WIDTH - 70}" y="14">{top:,.0f} / s</text>')
-    parts.append(f'<text x="{WIDTH - 40}" y="{HEIGHT + 15}">{span_s:.0f} s</text></svg>')
+        parts.append(f'<text x="{6 + 110 * index}" y="-7" style="fill:{colour}">{name}</text>')
+    parts.append(f'<text x="{WIDTH - 70}" y="-7">{top:,.0f} / s</text>')
+    parts.append(f'<text x="{WIDTH - 40}" y="{HEIGHT + 14}">{span_s:.0f} s</text></svg>')
     return "\n".join(parts)
 
 
-def _shade(window: Window, began_s: float, span_s: float) -> str:
+def _shade(window: Window, began_s: float, span_s: float, row: int) -> str:
     left = (window.began_s - began_s) / span_s * WIDTH
     width = max(1.0, (window.ended_s - window.began_s) / span_s * WIDTH)
     return (
         f'<rect x="{left:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}" fill="#f3d9a4" '
         f'fill-opacity=".55"><title>{escape(window.fault)}</title></rect>'
-        f'<text x="{left:.1f}" y="{HEIGHT + 14}">{escape(window.fault)}</text>'
+        f'<text x="{left:.1f}" y="{HEIGHT + 14 * (row + 1)}">{escape(window.fault)}</text>'
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from chaos.workloads.actor import Actor
 
-READERS = 2
+READERS = 3  # as many as there are shards by default: each process has an inbox on each
 WRITERS = 2
 PAUSE_S = (0.002, 0.02)
 

@@ -1,0 +1,71 @@
+"""The environment of a run: servers, links, processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chaos.environments.control import CommandFailed, ask
+from chaos.environments.local import EnvironmentFailed, LocalCluster, LocalShard, Plan
+from chaos.history import Audit
+from cluster_layer.embedded import RedisServer, free_port
+
+
+async def test_commands_are_answered(redis_server: RedisServer) -> None:
+    """With every kind of reply."""
+    port = redis_server.port
+    assert await ask(port, "PING") == b"PONG"
+    assert await ask(port, "RPUSH", "list", "a b", "") == 2
+    assert await ask(port, "LRANGE", "list", "0", "-1") == [b"a b", b""]
+    assert await ask(port, "GET", "nothing") is None
+
+
+async def test_a_refusal_is_an_error(redis_server: RedisServer) -> None:
+    """With the server's words; so is silence."""
+    with pytest.raises(CommandFailed, match="unknown command"):
+        await ask(redis_server.port, "NONSENSE")
+    with pytest.raises(CommandFailed, match="on port"):
+        await ask(free_port(), "PING")
+
+
+async def test_an_audit_counts_what_is_left() -> None:
+    """Keys, keys that live for ever, items of queues."""
+    shard = LocalShard(2)
+    try:
+        await shard.start(with_replica=False)
+        await shard.ask("SET", "bounded", "1", "EX", "100")
+        await shard.ask("RPUSH", "queue", "a", "b")
+        assert await shard.audit() == Audit("shard-2", keys=2, unbounded=1, waiting=2)
+    finally:
+        shard.close()
+
+
+async def test_a_promoted_replica_has_old_data_and_gets_a_replica_again() -> None:
+    """What was written after it was cut off is gone."""
+    shard = LocalShard(1)
+    try:
+        await shard.start(with_replica=True)
+        await shard.ask("SET", "early", "1")
+        assert await shard.ask("WAIT", "1", "10000") == 1
+        assert shard.replication is not None
+        shard.replication.blackhole("both", swallow=True)
+        await shard.ask("SET", "late", "1")
+        before = shard.server.port
+        await shard.promote()
+        assert shard.server.port != before
+        assert await shard.ask("KEYS", "*") == [b"early"]
+        assert shard.replica is not None
+        assert shard.replica.running
+    finally:
+        shard.close()
+
+
+async def test_a_process_that_cannot_start_is_told(tmp_path: Path) -> None:
+    """With its last words, and nothing is left running."""
+    plan = Plan("no-such-workload", "1", {"no_such_setting": 1}, shards=2, processes=1)
+    cluster = LocalCluster(plan, tmp_path)
+    with pytest.raises(EnvironmentFailed, match="no_such_setting"):
+        async with cluster:
+            pass
+    assert not any(shard.server.running for shard in cluster.shards)
