@@ -179,10 +179,10 @@ class Arrivals:
         if self.lanes.incarnation(lane) is not None:
             passed = self._loop.create_future()
             latest = self.lanes.received(lane)
-            if self.lanes.offer(lane, latest, None, passed, time.monotonic()):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._hold_s):
-                        await passed
+            self.lanes.offer(lane, latest, None, passed, time.monotonic(), droppable=False)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._hold_s):
+                    await passed
 
     def _ask(self, lane: Lane) -> None:
         """Find out what has been written to a lane until now."""
@@ -235,7 +235,11 @@ class Arrivals:
         return channel_context(self._prefix, channel) if self._sealed else b""
 
     def _offer(self, lane: Lane, arrival: _Arrival, now: float) -> None:
-        if not self.lanes.offer(lane, arrival.position, arrival.envelope.marks, arrival, now):
+        kind, marks = arrival.envelope.kind, arrival.envelope.marks
+        taken = self.lanes.offer(
+            lane, arrival.position, marks, arrival, now, droppable=kind != CONTROL
+        )
+        if not taken:
             self._counters.lose(Loss.ORDER)
 
     def _deliver(self, lane: Lane, arrival: _Arrival | asyncio.Future[None]) -> None:

@@ -210,16 +210,24 @@ class Sequencer:
     # -- messages
 
     def offer(
-        self, lane: Lane, position: int, marks: Mapping[str, Mark] | None, item: Any, now: float
+        self,
+        lane: Lane,
+        position: int,
+        marks: Mapping[str, Mark] | None,
+        item: Any,
+        now: float,
+        *,
+        droppable: bool = True,
     ) -> bool:
-        """Take a message that has arrived; False: it came too late to be delivered in order.
+        """Take an item that has arrived; False: it came too late to be delivered in order.
 
-        Positions on one lane never fall; an item without one of its own has the latest.
+        Positions on one lane never fall; an item without one of its own has the latest. What is not
+        droppable, as the changes of memberships that are learnt after a cut, is never too late.
         """
         key = (lane, self._incarnations[lane])
         state = self._lanes[key]
         state.received = max(state.received, position)
-        in_time = position > self._floors.get(key, -1)
+        in_time = not droppable or position > self._floors.get(key, -1)
         needs = self._needs(lane, marks) if in_time and marks else []
         if in_time and not (needs or state.waiting):
             self._deliver(lane, item)
