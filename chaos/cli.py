@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def list_all() -> None:
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for histories, report.html and report.json. Without it only failures are kept.",
+    help="Directory for histories, report.html and report.json. Without it only failures are kept, elsewhere.",
 )
 def run_command(
     names: tuple[str, ...],
@@ -111,7 +112,7 @@ def _judged(events: Sequence[Event], output: Path | None) -> Report:
     click.echo(summary(report))
     if output is None and exit_code([report]) == 0:
         return report
-    directory = output or Path("chaos-failed")
+    directory = output or Path(tempfile.mkdtemp(prefix="chaos-failed-"))
     directory.mkdir(parents=True, exist_ok=True)
     header = history.header
     path = directory / f"{header.scenario.replace('/', '-')}-{header.seed}.jsonl"

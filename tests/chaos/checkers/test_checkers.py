@@ -323,3 +323,13 @@ def test_a_run_is_judged_by_the_invariants_of_its_scenario() -> None:
     worse = [*findings, Finding("P2", UNKNOWN, 0)]
     assert verdict_of(worse) is UNKNOWN
     assert verdict_of([*worse, Finding("P3", INVALID, 1)]) is INVALID
+
+
+def test_a_storm_may_miss_now_and_then() -> None:
+    """At least half of the kinds of faults must have struck."""
+    missed = [Window(name, 0.5, 2.0) for name in ("latency", "sliced")]
+    story = sent_and_read().fault(0.5, 2.0)
+    story.windows.append(missed[0])
+    assert substance.check(story.told()).verdict is VALID
+    story.windows.append(missed[1])
+    assert substance.check(story.told()).verdict is UNKNOWN
