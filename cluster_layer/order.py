@@ -101,6 +101,7 @@ class _Need(NamedTuple):
     lane: Lane
     incarnation: str
     position: int
+    is_bound: bool = False  # it may lie ahead of the write that it stands for
 
 
 @dataclass(slots=True, eq=False)
@@ -281,8 +282,11 @@ class Sequencer:
         for key in self._blocked:
             for held in self._lanes[key].waiting:
                 if held.serial <= serial:
+                    # What was unknown is not ahead of what has arrived by now.
                     held.needs = [
-                        self._known(need, state, key[0], held) if need.lane == lane else need
+                        need._replace(position=state.received, is_bound=True)
+                        if need.lane == lane and need.position == UNKNOWN
+                        else need
                         for need in held.needs
                     ]
         self._progress()
@@ -291,21 +295,6 @@ class Sequencer:
 
     def _all_held(self) -> list[_Held]:
         return [held for key in self._blocked for held in self._lanes[key].waiting]
-
-    def _known(self, need: _Need, state: _LaneState, lane: Lane, held: _Held) -> _Need:
-        """A need of unknown position, once a barrier has shown what can be ahead of it.
-
-        What is held on that lane because it needs *us* was written after us, and so was all behind
-        it.
-        """
-        if need.position != UNKNOWN:
-            return need
-        position = state.received
-        for other in state.waiting:
-            if any(n.lane == lane and held.position <= n.position < UNKNOWN for n in other.needs):
-                position = min(position, other.position - 1)
-                break
-        return need._replace(position=position)
 
     def _needs(self, lane: Lane, marks: Mapping[str, Mark]) -> list[_Need]:
         needs = []
@@ -329,11 +318,37 @@ class Sequencer:
     def _is_open(self, need: _Need) -> bool:
         return self._incarnations.get(need.lane) == need.incarnation
 
-    def _satisfied(self, need: _Need) -> bool:
+    def _satisfied(self, need: _Need, key: tuple[Lane, str], position: int) -> bool:
+        """Whether the message at this position of this lane need not wait for that one."""
         if need.lane in self._expected:
             return False
         state = self._lanes.get((need.lane, need.incarnation))
-        return state is None or not state.lacks(need.position)
+        if state is None or not state.lacks(need.position):
+            return True
+        if not need.is_bound or (not state.cut and state.received < need.position):
+            return False
+        return self._leads_back(state.waiting[0], key, position, set())
+
+    def _leads_back(
+        self, held: _Held, key: tuple[Lane, str], position: int, seen: set[tuple[Lane, str]]
+    ) -> bool:
+        """Whether a held message waits for the one at this position, through whatever lanes.
+
+        Then it was written after it, and so was all behind it: a bound that covers it lies ahead of
+        what it stands for.
+        """
+        for need in held.needs:
+            need_key = (need.lane, need.incarnation)
+            if need_key == key and need.position >= position:
+                return True
+            state = self._lanes.get(need_key)
+            if state is None or need_key in seen or not state.waiting:
+                continue
+            seen.add(need_key)
+            first = state.waiting[0]
+            if first.position <= need.position and self._leads_back(first, key, position, seen):
+                return True
+        return False
 
     def _progress(self) -> None:
         moved = True
@@ -342,10 +357,13 @@ class Sequencer:
             for key in list(self._blocked):
                 moved = self._advance(key) or moved
 
+    def _is_due(self, held: _Held, key: tuple[Lane, str]) -> bool:
+        return all(self._satisfied(need, key, held.position) for need in held.needs)
+
     def _advance(self, key: tuple[Lane, str]) -> bool:
         state = self._lanes[key]
         moved = False
-        while state.waiting and all(map(self._satisfied, state.waiting[0].needs)):
+        while state.waiting and self._is_due(state.waiting[0], key):
             self._deliver(key[0], state.waiting.popleft().item)
             moved = True
         if not state.waiting:
