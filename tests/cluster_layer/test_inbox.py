@@ -1,7 +1,7 @@
 """The inbox on a real shard: every entry once, in order, whatever happens to the connections."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,7 +13,7 @@ from cluster_layer import scripts
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import Endpoint
-from cluster_layer.inbox import ENTRIES, MAX_INCARNATIONS, Cursors, InboxReader
+from cluster_layer.inbox import ENTRIES, MAX_INCARNATIONS, Cursors, Entry, InboxReader
 from cluster_layer.links import Link, LinkSettings
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
@@ -30,6 +30,7 @@ class Process:
         self.inboxes = set(inboxes)
         self.taken: list[str] = []
         self.positions: defaultdict[str, list[int]] = defaultdict(list)
+        self.added: list[int] = []
         self.ages: list[int] = []
         self.link = Link("shard", Endpoint.from_url(url), SETTINGS, Counters())
         self.reader = InboxReader(self.link, cursors, self, EXPIRY_MS)
@@ -38,13 +39,12 @@ class Process:
         assert shard == "shard"
         return self.inboxes
 
-    def on_entry(
-        self, shard: str, incarnation: str, position: int, age_ms: int, data: bytes
-    ) -> None:
+    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None:
         assert shard == "shard"
-        self.taken.append(data.decode())
-        self.positions[incarnation].append(position)
-        self.ages.append(age_ms)
+        self.taken.append(entry.data.decode())
+        self.positions[incarnation].append(entry.position)
+        self.added.append(entry.added_ms)
+        self.ages.append(entry.age_ms)
 
     async def close(self) -> None:
         await asyncio.gather(self.reader.stop(), return_exceptions=True)
@@ -59,10 +59,10 @@ class Shard:
 
     async def append(self, process: Process, inbox: str, *bodies: str) -> None:
         await process.link.ready()
-        key = process.link.keys.inbox(inbox)
+        keys = (process.link.keys.inbox(inbox), process.link.keys.entries)
         for body in bodies:
             arguments = (10_000, EXPIRY_MS, 2**53, body)
-            assert self.redis.eval(scripts.INBOX_APPEND.text, 1, key, *arguments)[0] == 1
+            assert self.redis.eval(scripts.INBOX_APPEND.text, 2, *keys, *arguments)[0] == 1
 
     def waiting(self, process: Process, inbox: str) -> int:
         return int(self.redis.xlen(process.link.keys.inbox(inbox)))
@@ -99,13 +99,13 @@ def numbers(count: int, start: int = 0) -> list[str]:
 
 
 async def test_entries_arrive_in_order_and_once(process: Process, shard: Shard) -> None:
-    """Also more of them than one read takes, and their positions rise."""
+    """Also more of them than one read takes, with the positions that the shard gave them."""
     count = 3 * ENTRIES + 7
     await shard.append(process, "p.1!", *numbers(count))
     await eventually_async(lambda: len(process.taken) >= count)
     assert process.taken == numbers(count)
     (positions,) = process.positions.values()
-    assert positions == sorted(set(positions))
+    assert positions == list(range(1, count + 1))
 
 
 async def test_what_has_been_taken_is_trimmed(process: Process, shard: Shard) -> None:
@@ -120,11 +120,13 @@ async def test_entries_know_their_age_by_the_shard_s_clock(process: Process, sha
     await process.link.ready()
     key = process.link.keys.inbox("p.2!")
     seconds, _ = shard.redis.time()
-    shard.redis.xadd(key, {"m": "old"}, id=f"{(int(seconds) - 30) * 1000}-0")
-    shard.redis.xadd(key, {"m": "new"})
+    added_ms = (int(seconds) - 30) * 1000
+    shard.redis.xadd(key, {"m": "old", "p": 1}, id=f"{added_ms}-0")
+    shard.redis.xadd(key, {"m": "new", "p": 2})
     process.inboxes.add("p.2!")
     process.reader.look_again()
     await eventually_async(lambda: len(process.taken) == 2)
+    assert process.added[0] == added_ms
     assert 29_000 <= process.ages[0] < 60_000
     assert process.ages[1] < 10_000
 
@@ -142,17 +144,38 @@ async def test_a_new_inbox_is_read_at_once(patient: None, process: Process, shar
 async def test_the_entries_of_several_inboxes_are_in_one_order(
     process: Process, shard: Shard
 ) -> None:
-    """Also where one of them has more than a read takes."""
+    """That of their positions: within one millisecond, the ids of two streams have none.
+
+    Also where one of them has more than a read takes.
+    """
     await process.link.ready()
     pipeline = shard.redis.pipeline()
+    sequences: Counter[str] = Counter()
     for number in range(3 * ENTRIES):
         inbox = "p.3!" if number % 10 == 0 else "p.2!"
-        pipeline.xadd(process.link.keys.inbox(inbox), {"m": number}, id=f"{number + 1}-0")
+        fields = {"m": number, "p": number + 1}
+        pipeline.xadd(process.link.keys.inbox(inbox), fields, id=f"1-{sequences[inbox]}")
+        sequences[inbox] += 1
     pipeline.execute()
     process.inboxes |= {"p.2!", "p.3!"}
     process.reader.look_again()
     await eventually_async(lambda: len(process.taken) >= 3 * ENTRIES)
     assert process.taken == numbers(3 * ENTRIES)
+    assert process.positions[process.link.keys.incarnation] == list(range(1, 3 * ENTRIES + 1))
+
+
+async def test_what_was_appended_to_several_inboxes_comes_in_the_order_of_the_writes(
+    process: Process, shard: Shard
+) -> None:
+    """One counter on the shard numbers the entries of all of them, in whichever millisecond."""
+    await process.link.ready()
+    for number in range(200):
+        await shard.append(process, "p.3!" if number % 3 == 0 else "p.2!", str(number))
+    process.inboxes |= {"p.2!", "p.3!"}
+    process.reader.look_again()
+    await eventually_async(lambda: len(process.taken) >= 200)
+    assert process.taken == numbers(200)
+    assert process.positions[process.link.keys.incarnation] == list(range(1, 201))
 
 
 async def test_a_lost_reply_costs_nothing(process: Process, shard: Shard, proxy: TcpProxy) -> None:

@@ -70,7 +70,8 @@ class Process:
             MESSAGE, EXPIRY_MS, channel, None if after_group is None else marks, body.encode()
         )
         arguments = (100, EXPIRY_MS, 2**53, envelope)
-        self.redis.eval(scripts.INBOX_APPEND.text, 1, self.keys.inbox("p.1!"), *arguments)
+        keys = (self.keys.inbox("p.1!"), self.keys.entries)
+        self.redis.eval(scripts.INBOX_APPEND.text, 2, *keys, *arguments)
 
     def push(self, channel: str, body: str) -> None:
         envelope = encode(MESSAGE, EXPIRY_MS, None, None, body.encode())

@@ -23,8 +23,6 @@ from cluster_layer.order import (
     Mark,
     Sequencer,
     Trail,
-    entry_position,
-    latest_inbox_position,
 )
 
 A_INBOX, A_GROUP = Lane("a", INBOX), Lane("a", GROUP)
@@ -35,14 +33,6 @@ WINDOW_S = 60.0
 
 
 # -- the writer's side
-
-
-def test_entry_ids_sort_as_positions() -> None:
-    """Positions order entries as the shard does: by time, then by sequence."""
-    ids = [b"0-0", b"0-1", b"1700000000000-0", b"1700000000000-10", b"1700000000001-2"]
-    positions = [entry_position(entry_id) for entry_id in ids]
-    assert positions == sorted(set(positions))
-    assert positions[-1] < UNKNOWN
 
 
 def test_a_task_that_writes_to_one_lane_has_no_marks() -> None:
@@ -110,7 +100,12 @@ class Receiver:
     def __init__(self, *lanes: Lane) -> None:
         self.delivered: list[Any] = []
         self.asked: list[Lane] = []
-        self.sequencer = Sequencer(lambda _, item: self.delivered.append(item), self.asked.append)
+        self.overtaken: list[tuple[Lane, str]] = []
+        self.sequencer = Sequencer(
+            lambda _, item: self.delivered.append(item),
+            self.asked.append,
+            lambda lane, life: self.overtaken.append((lane, life)),
+        )
         for lane in lanes or LANES:
             self.sequencer.open(lane, LIFE)
 
@@ -267,14 +262,33 @@ def test_opening_a_lane_again_on_the_same_life_changes_nothing() -> None:
     assert receiver.delivered == ["seen"]
 
 
-def test_a_bound_that_lies_ahead_stalls_nobody() -> None:
+def test_an_unknown_outcome_does_not_wait_for_what_waits_for_it() -> None:
     """What needs us was written after us, wherever it lies: we do not wait for it."""
     receiver = Receiver()
-    receiver.offer(A_INBOX, 5 << 20, "first, of unknown outcome to its writer")
-    receiver.offer(A_GROUP, 1, "second", a=after_inbox(latest_inbox_position(5)))
-    receiver.offer(A_INBOX, 6 << 20, "third", a=after_group(1))
+    receiver.offer(A_INBOX, 5, "first, of unknown outcome to its writer")
+    receiver.offer(A_GROUP, 1, "second", a=after_inbox(UNKNOWN))
+    receiver.offer(A_INBOX, 6, "third", a=after_group(1))
     receiver.barrier(A_INBOX)
     assert receiver.delivered[1:] == ["second", "third"]
+
+
+def test_a_cut_overtakes_an_unknown_outcome() -> None:
+    """Who waited for it goes on; whatever was written to the lane until now is too late then."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "went on", a=after_inbox(UNKNOWN))
+    assert receiver.overtaken == []
+    receiver.sequencer.close(A_INBOX)
+    assert (receiver.delivered, receiver.overtaken) == (["went on"], [(A_INBOX, LIFE)])
+    receiver.offer(B_GROUP, 4, "too", a=after_inbox(UNKNOWN))
+    assert receiver.overtaken == [(A_INBOX, LIFE)] * 2
+
+
+def test_a_cut_overtakes_a_known_position_alone() -> None:
+    """What was written behind it may still come: the lane as a whole is not too late."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 3, "went on", a=after_inbox(7))
+    receiver.sequencer.close(A_INBOX)
+    assert (receiver.delivered, receiver.overtaken) == (["went on"], [])
 
 
 def test_positions_are_remembered_per_lane_and_life() -> None:
@@ -319,6 +333,7 @@ class Line:
     # A barrier on its way: what `begin` gave, and the log's length when the shard saw it.
     barrier: tuple[tuple[int, int], int] | None = None
     again: bool = False
+    overtaken: int = 0  # so much of the log must not be delivered any more
 
 
 class World:
@@ -331,23 +346,26 @@ class World:
         # By task and by the shard of the inbox: each inbox is that of one channel, and both
         # channels are members of every group.
         self.delivered: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-        self.sequencer = Sequencer(self._deliver, self._ask)
+        # Tasks that wait for a shard to tell where its last write went.
+        self.settling: dict[int, Lane] = {}
+        self.sequencer = Sequencer(self._deliver, self._ask, self._overtake)
         for lane in LANES:
             self.sequencer.open(lane, LIFE)
 
-    def write(self, task: int, lane: Lane, *, ours: bool = True, known: bool = True) -> None:
-        """`known` False: it was executed, its reply was lost, the writer took a bound."""
+    def write(self, task: int, lane: Lane, *, ours: bool = True, told: str = "position") -> None:
+        """What the writer is told: the position; nothing before it asks ("later"); or nothing."""
+        self._settle(task)
         line = self.lines[lane]
         trail = self.trails[task]
-        line.position += 1 if lane.kind == GROUP else 1 << 20  # a millisecond
+        line.position += 1
         number = self.numbers[task] = self.numbers[task] + 1
         marks = trail.marks(lane, 0.0, WINDOW_S)
         line.log.append(Written(line.position, task if ours else None, number, marks))
-        # A writer asks for the shard's counter, but can only guess the time, on the safe side.
-        noted = line.position
-        if not known and lane.kind == INBOX:
-            noted = latest_inbox_position(line.position >> 20)
-        self.trails[task] = trail.after(lane, LIFE, noted, 0.0)
+        if told == "later":
+            self.settling[task] = lane
+        else:
+            noted = line.position if told == "position" else UNKNOWN
+            self.trails[task] = trail.after(lane, LIFE, noted, 0.0)
 
     def arrive(self, lane: Lane) -> None:
         """The next message of the lane reaches the process."""
@@ -356,7 +374,7 @@ class World:
             return
         written = line.log[line.arrived]
         line.arrived += 1
-        if written.task is None:
+        if written.task is None or line.arrived <= line.overtaken:
             return
         item = (written.task, written.number)
         self.sequencer.offer(lane, written.position, written.marks, item, 0.0)
@@ -422,8 +440,18 @@ class World:
             assert not before or before[-1] < number, f"task {task}: {number} after {before}"
             before.append(number)
 
+    def _settle(self, task: int) -> None:
+        """The shard tells its counter to a task: by now others may have written, too."""
+        lane = self.settling.pop(task, None)
+        if lane is not None:
+            position = self.lines[lane].position
+            self.trails[task] = self.trails[task].after(lane, LIFE, position, 0.0)
+
     def _ask(self, lane: Lane) -> None:
         self.lines[lane].again = True
+
+    def _overtake(self, lane: Lane, _incarnation: str) -> None:
+        self.lines[lane].overtaken = len(self.lines[lane].log)
 
 
 def _channels(lane: Lane) -> tuple[str, ...]:
@@ -445,7 +473,9 @@ def play(steps: list[tuple[Any, ...]]) -> World:
         if verb == "foreign":
             world.write(*args, ours=False)
         elif verb == "unknown":
-            world.write(*args, known=False)
+            world.write(*args, told="later")
+        elif verb == "cancelled":
+            world.write(*args, told="nothing")
         else:
             getattr(world, verb)(*args)
     return world
@@ -463,18 +493,19 @@ def test_without_faults_everything_is_delivered_once_and_in_order(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(_writes, _writes, _moves, _moves, _foreign, _cuts), max_size=60))
+@given(
+    st.lists(st.one_of(_writes, _writes, _moves, _moves, _foreign, _unknown, _cuts), max_size=60)
+)
 def test_cuts_lose_messages_but_never_their_order(steps: list[tuple[Any, ...]]) -> None:
     """Lanes that are cut and come back at any moment: nothing twice, nothing out of order."""
     world = play(steps)
     world.settle()
 
 
-def test_an_unknown_outcome_does_not_stall_the_task_s_next_messages() -> None:
+@pytest.mark.parametrize("verb", ["unknown", "cancelled"])
+def test_an_unknown_outcome_does_not_stall_the_task_s_next_messages(verb: str) -> None:
     """Unknown on b, then a, then b again: all of them are delivered without any time-out."""
-    world = play(
-        [("unknown", 0, B_GROUP), ("write", 0, A_INBOX), ("write", 0, B_GROUP)],
-    )
+    world = play([(verb, 0, B_GROUP), ("write", 0, A_INBOX), ("write", 0, B_GROUP)])
     world.settle()
     assert not world.missing()
 

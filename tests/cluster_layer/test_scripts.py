@@ -41,7 +41,7 @@ class Shard:
 
     def append(self, body: str, *, capacity: int = 10, expiry_ms: int = EXPIRY_MS) -> Any:
         arguments = (capacity, expiry_ms, NEVER_LATE, body)
-        return self.run(scripts.INBOX_APPEND, ["inbox"], *arguments)
+        return self.run(scripts.INBOX_APPEND, ["inbox", "entries"], *arguments)
 
     def push(self, body: str, *, capacity: int = 10, expiry_ms: int = EXPIRY_MS) -> Any:
         return self.run(scripts.QUEUE_PUSH, ["queue"], capacity, expiry_ms, NEVER_LATE, body)
@@ -128,7 +128,7 @@ def test_a_script_is_known_by_the_hash_of_its_text(shard: Shard) -> None:
 
 
 FENCED = [
-    (scripts.INBOX_APPEND, ["k"], lambda fence: (10, EXPIRY_MS, fence, "m")),
+    (scripts.INBOX_APPEND, ["k", "e"], lambda fence: (10, EXPIRY_MS, fence, "m")),
     (scripts.QUEUE_PUSH, ["k"], lambda fence: (10, EXPIRY_MS, fence, "m")),
     (scripts.QUEUE_RETURN, ["k"], lambda fence: (fence, EXPIRY_MS, "1:m")),
     (scripts.GROUP_SEND, ["k", "s"], lambda fence: ("pubsub", "m", fence)),
@@ -154,19 +154,37 @@ def test_a_write_behind_its_fence_changes_nothing(
 
 
 def test_an_appended_message_is_an_entry_of_the_stream(shard: Shard) -> None:
-    """The reply names the entry's id, and the entry holds the envelope in one field."""
-    accepted, entry_id, expired = shard.append("one")
-    assert (accepted, expired) == (1, 0)
-    assert shard.redis.xrange("inbox") == [(entry_id, {b"m": b"one"})]
+    """The entry holds the envelope and the position that the reply names, counted from 1."""
+    assert shard.append("one") == [1, 1, 0]
+    assert shard.append("two") == [1, 2, 0]
+    fields = [fields for _, fields in shard.redis.xrange("inbox")]
+    assert fields == [{b"m": b"one", b"p": b"1"}, {b"m": b"two", b"p": b"2"}]
+
+
+def test_positions_of_two_inboxes_are_one_order_within_a_millisecond(shard: Shard) -> None:
+    """They rise with the writes, also where the ids of the two streams can't tell."""
+    count = 1000
+    transaction = shard.redis.pipeline(transaction=True)
+    for number in range(count):
+        keys = ("even" if number % 2 == 0 else "odd", "entries")
+        transaction.eval(scripts.INBOX_APPEND.text, 2, *keys, count, EXPIRY_MS, NEVER_LATE, number)
+    assert transaction.execute() == [[1, number + 1, 0] for number in range(count)]
+    even, odd = shard.redis.xrange("even"), shard.redis.xrange("odd")
+    milliseconds = [{entry_id.split(b"-")[0] for entry_id, _ in stream} for stream in (even, odd)]
+    assert milliseconds[0] & milliseconds[1]
+    entries = sorted((int(fields[b"p"]), int(fields[b"m"])) for _, fields in even + odd)
+    assert entries == [(number + 1, number) for number in range(count)]
 
 
 def test_a_full_inbox_refuses(shard: Shard) -> None:
-    """Capacity counts what waits; the reply names the depth, and nothing is added."""
+    """Capacity counts what waits; the reply names the depth, and neither entry nor position is
+    added.
+    """
     for _ in range(3):
         assert shard.append("m", capacity=3)[0] == 1
     assert shard.append("m", capacity=3) == [0, 3, 0]
     assert shard.redis.xlen("inbox") == 3
-    assert shard.append("m", capacity=4)[0] == 1
+    assert shard.append("m", capacity=4) == [1, 4, 0]
 
 
 def test_expired_entries_make_room_in_a_full_inbox(shard: Shard) -> None:
@@ -176,7 +194,7 @@ def test_expired_entries_make_room_in_a_full_inbox(shard: Shard) -> None:
     shard.pass_ms(60)
     accepted, _, expired = shard.append("new", capacity=2, expiry_ms=50)
     assert (accepted, expired) == (1, 2)
-    assert [fields for _, fields in shard.redis.xrange("inbox")] == [{b"m": b"new"}]
+    assert [fields[b"m"] for _, fields in shard.redis.xrange("inbox")] == [b"new"]
 
 
 def test_an_inbox_outlives_its_messages(shard: Shard) -> None:

@@ -15,7 +15,7 @@ from cluster_layer.endpoints import endpoints_of
 from cluster_layer.envelope import CONTROL, Envelope, decode, encode_body
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.links import Link, Links, LinkSettings
-from cluster_layer.order import GROUP, Lane, Mark, Trail, entry_position
+from cluster_layer.order import GROUP, UNKNOWN, Lane, Mark, Trail
 from cluster_layer.routing import fixed_routes
 from cluster_layer.writer import TrailCell, Writer
 from tests.support.proxy import TcpProxy
@@ -47,9 +47,16 @@ class Sender:
     async def group_send(self, group: str = "g") -> None:
         await self.writer.group_send(group, encode_body({"type": "t"}, 1000), self.cell)
 
-    def entries(self) -> list[tuple[bytes, Envelope]]:
+    def entries(self) -> list[tuple[int, Envelope]]:
+        """Position and envelope of what is in the inbox."""
         found = self.redis.xrange(self.link.keys.inbox("p.2!"))
-        return [(entry_id, decode(fields[b"m"])) for entry_id, fields in found]
+        return [(int(fields[b"p"]), decode(fields[b"m"])) for _, fields in found]
+
+    def inbox_mark(self) -> int | None:
+        """The position of its last entry that the task would give a group message now."""
+        marks = self.cell.trail.marks(Lane(self.link.shard, GROUP), 0.0, 1e12)
+        assert marks is not None
+        return marks[self.link.shard].inbox
 
     def counted(self) -> dict[str, int]:
         (counters,) = self.counters.as_dict()["shards"].values()
@@ -104,7 +111,7 @@ async def test_a_task_s_next_write_names_the_last_one_elsewhere(sender: Sender) 
     assert [envelope.marks for envelope in envelopes] == [{shard: Mark(life, None, 2)}] * 2
 
 
-async def test_an_unknown_outcome_is_bounded_by_what_the_shard_says(
+async def test_an_unknown_group_send_is_marked_with_what_the_shard_says(
     sender: Sender, proxy: TcpProxy
 ) -> None:
     """The group message was executed; the next write waits for its position, and for no later."""
@@ -119,19 +126,27 @@ async def test_an_unknown_outcome_is_bounded_by_what_the_shard_says(
     assert sender.counted() == {"published": 1, "unknown": 1, "sent": 1, "reconnects": 1}
 
 
-async def test_an_unknown_send_is_bounded_by_the_shard_s_clock(
+async def test_an_unknown_send_is_marked_with_what_the_shard_says(
     sender: Sender, proxy: TcpProxy
 ) -> None:
-    """Whatever entry it became, its position is not beyond the bound."""
+    """The entry was added; the next write waits for its position, and for no later."""
+    await sender.send(THEIRS)
     proxy.lose_next_reply(b"EVALSHA")
     with pytest.raises(DeliveryUnknown):
         await sender.send(THEIRS)
-    ((entry_id, _),) = sender.entries()
-    marks = sender.cell.trail.marks(Lane(sender.link.shard, GROUP), 0.0, 1e12)
-    assert marks is not None
-    bound = marks[sender.link.shard].inbox
-    assert bound is not None
-    assert bound >= entry_position(entry_id)
+    assert [position for position, _ in sender.entries()] == [1, 2]
+    assert sender.inbox_mark() == 2
+
+
+async def test_a_write_that_nobody_can_tell_about_is_marked_as_unknown(
+    sender: Sender, proxy: TcpProxy
+) -> None:
+    """The shard does not answer the question for its counter either: any position is possible."""
+    await sender.send(THEIRS)
+    proxy.blackhole("replies")
+    with pytest.raises(DeliveryUnknown):
+        await sender.send(THEIRS)
+    assert sender.inbox_mark() == UNKNOWN
 
 
 async def test_a_dead_shard_is_counted_as_refused(redis_server: RedisServer) -> None:
@@ -173,7 +188,7 @@ async def test_a_removed_member_is_told(sender: Sender) -> None:
 
 
 async def test_a_cancelled_write_may_have_happened(sender: Sender, proxy: TcpProxy) -> None:
-    """The next write of the task takes that into account."""
+    """It is noted as one of unknown position, which the next write of the task names."""
     proxy.blackhole("replies")
     sending = asyncio.ensure_future(sender.group_send())
     await eventually_async(lambda: sender.redis.get(sender.link.keys.seq) == b"1")
@@ -184,4 +199,4 @@ async def test_a_cancelled_write_may_have_happened(sender: Sender, proxy: TcpPro
     await sender.send(THEIRS)
     ((_, envelope),) = sender.entries()
     assert envelope.marks is not None
-    assert (envelope.marks[sender.link.shard].group or 0) >= 1
+    assert envelope.marks[sender.link.shard].group == UNKNOWN
