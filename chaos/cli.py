@@ -52,7 +52,7 @@ def list_all() -> None:
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for histories, report.html and report.json. Without it only failures are kept, elsewhere.",
+    help="For histories, report.html and report.json; without it only what failed is kept.",
 )
 def run_command(
     names: tuple[str, ...],

@@ -39,6 +39,7 @@ class Verb(StrEnum):
     GROUP_DISCARD = "group_discard"
 
 
+CANCELLED: Final = "cancelled by its caller"  # the error of such a call
 WRITES: Final = (Verb.SEND, Verb.GROUP_SEND)
 
 

@@ -1,9 +1,13 @@
-"""P3: on a process-specific channel, what one task wrote arrives in the order of its writes."""
+"""P3: on a process-specific channel, what one task wrote arrives in the order of its writes.
+
+A write that its caller cancelled has no place in that order: the caller went on without waiting for
+its outcome, so it may happen after the next one.
+"""
 
 from __future__ import annotations
 
 from chaos.checkers.base import Finding, finding, is_process_specific, messages
-from chaos.history import History, Operation
+from chaos.history import CANCELLED, History, Operation
 
 
 def check(history: History) -> Finding:
@@ -14,6 +18,8 @@ def check(history: History) -> Finding:
     for delivery in history.deliveries:
         write = writes.get(delivery.message)
         if write is None or not is_process_specific(delivery.channel):
+            continue
+        if write.error == CANCELLED:
             continue
         key = (delivery.channel, write.writer)
         before = latest.get(key)

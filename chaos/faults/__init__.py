@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from chaos.faults.base import Fault
-from chaos.faults.blocked import HalfOpen, Partition, RepliesBlocked, RequestsBlocked
+from chaos.faults.blocked import HalfOpen, Isolated, Partition, RepliesBlocked, RequestsBlocked
 from chaos.faults.process import ProcessKilled, ProcessPaused
 from chaos.faults.reply_lost import ReplyLost
 from chaos.faults.request_halved import RequestHalved
 from chaos.faults.resets import ResetStorm
 from chaos.faults.shard_death import AofRestart, BlankRestart, ReplicaPromoted, StaleRestart
-from chaos.faults.shard_ill import OutOfMemory, ReadOnly, ShardPaused
+from chaos.faults.shard_ill import Busy, OutOfMemory, ReadOnly, ShardPaused
 from chaos.faults.slow import Latency, Sliced
 
 FAULTS: Final[Mapping[str, type[Fault]]] = {
@@ -24,6 +24,7 @@ FAULTS: Final[Mapping[str, type[Fault]]] = {
         RequestsBlocked,
         RepliesBlocked,
         Partition,
+        Isolated,
         Latency,
         Sliced,
         ResetStorm,
@@ -33,6 +34,7 @@ FAULTS: Final[Mapping[str, type[Fault]]] = {
         ReplicaPromoted,
         ShardPaused,
         OutOfMemory,
+        Busy,
         ReadOnly,
         ProcessKilled,
         ProcessPaused,

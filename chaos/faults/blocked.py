@@ -45,3 +45,22 @@ class Partition(_Blocked):
 
     name = "partition"
     direction = "both"
+
+
+class Isolated(_Blocked):
+    """Nothing passes between one process and all shards."""
+
+    name = "isolated"
+    direction = "both"
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        return (self.process.name,)
+
+    @property
+    def links(self) -> list[TcpProxy]:
+        return list(self.process.links.values())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from chaos.environments.control import Reply
 from chaos.faults.base import Fault
 from cluster_layer.embedded import free_port
+
+BUSY_AFTER_MS = "50"
 
 
 class ShardPaused(Fault):
@@ -33,6 +36,22 @@ class OutOfMemory(Fault):
 
     async def heal(self) -> None:
         await self.shard.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+class Busy(Fault):
+    """A script of somebody else runs on and on; everybody is told BUSY until it is killed."""
+
+    name = "busy-script"
+    _script: asyncio.Task[Reply]
+
+    async def inject(self) -> None:
+        await self.shard.ask("CONFIG", "SET", "lua-time-limit", BUSY_AFTER_MS)
+        self._script = asyncio.create_task(self.shard.ask("EVAL", "while true do end", "0"))
+        self.effect += 1
+
+    async def heal(self) -> None:
+        await self.shard.ask("SCRIPT", "KILL")
+        await asyncio.gather(self._script, return_exceptions=True)
 
 
 class ReadOnly(Fault):

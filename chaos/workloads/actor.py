@@ -15,7 +15,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from chaos.history import Delivery, Event, Failure, Opened, Operation, Outcome, Verb, event_of
+from chaos.history import (
+    CANCELLED,
+    Delivery,
+    Event,
+    Failure,
+    Opened,
+    Operation,
+    Outcome,
+    Verb,
+    event_of,
+)
 from cluster_layer import ClusterChannelLayer
 from topology.errors import ClusterError
 
@@ -123,11 +133,18 @@ class Actor:
         self.book.publish(self.process, self._channels)
         return channel
 
-    async def send(self, task: str, channel: str, number: int) -> Outcome:
-        return await self._write(Verb.SEND, self.layer.send, task, channel, number)
+    async def send(
+        self, task: str, channel: str, number: int, patience_s: float | None = None
+    ) -> Outcome:
+        """A call that takes longer than `patience_s` is cancelled: its outcome is unknown."""
+        call = self.layer.send
+        return await self._write(Verb.SEND, call, task, channel, number, patience_s)
 
-    async def group_send(self, task: str, group: str, number: int) -> Outcome:
-        return await self._write(Verb.GROUP_SEND, self.layer.group_send, task, group, number)
+    async def group_send(
+        self, task: str, group: str, number: int, patience_s: float | None = None
+    ) -> Outcome:
+        call = self.layer.group_send
+        return await self._write(Verb.GROUP_SEND, call, task, group, number, patience_s)
 
     async def join(self, task: str, group: str, channel: str) -> Outcome:
         doing = self.layer.group_add(group, channel)
@@ -172,9 +189,12 @@ class Actor:
         task: str,
         name: str,
         number: int,
+        patience_s: float | None,
     ) -> Outcome:
         message = {"type": "chaos.message", "id": f"{self.process}/{task}/{number}"}
-        return await self._perform(verb, call(name, message), task, name, number=number)
+        return await self._perform(
+            verb, call(name, message), task, name, number=number, patience_s=patience_s
+        )
 
     async def _perform(
         self,
@@ -185,6 +205,7 @@ class Actor:
         *,
         number: int = 0,
         member: str = "",
+        patience_s: float | None = None,
     ) -> Outcome:
         shard = await self.layer.locate(name)
         with self._ids_lock:
@@ -201,7 +222,11 @@ class Actor:
             member=member,
         )
         self._recorder.record_event(_invocation(operation))
-        outcome, error = await self._outcome_of(doing, f"{verb} by {task}")
+        try:
+            async with asyncio.timeout(patience_s):
+                outcome, error = await self._outcome_of(doing, f"{verb} by {task}")
+        except TimeoutError:
+            outcome, error = Outcome.UNKNOWN, CANCELLED
         self._recorder.record_event(
             {
                 "e": "complete",

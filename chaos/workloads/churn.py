@@ -1,4 +1,4 @@
-"""Churn: receivers that are cancelled at every moment, on all three kinds of arrival."""
+"""Churn: receivers and writers that are cancelled at every moment, whatever way they go."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from chaos.workloads import direct, groups, normal
 from chaos.workloads.actor import Actor
 
+HURRY_S = (None, None, None, 0.0, 0.0005, 0.002)
 PATIENCE_S = (0.0, 0.0, 0.001, 0.005, 0.03)
 
 
@@ -22,6 +23,7 @@ async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
         direct.write(actor, "direct"),
         normal.write(actor, "queue"),
         write_to_groups(actor, "room"),
+        write_hurriedly(actor, "hurried"),
     ]
 
 
@@ -39,6 +41,21 @@ async def flutter(actor: Actor, channel: str) -> None:
                 actor.received(channel, result)
             elif not isinstance(result, asyncio.CancelledError):
                 actor.failed(f"receive({channel})", result)
+
+
+async def write_hurriedly(actor: Actor, task: str) -> None:
+    """Mix the verbs, and cancel a call now and then."""
+    chance = actor.chance(task)
+    number = 0
+    while actor.writing:
+        number += 1
+        patience_s = chance.choice(HURRY_S)
+        if chance.random() < 0.5:
+            await actor.send(task, chance.choice(actor.addresses()), number, patience_s)
+        else:
+            await actor.group_send(task, chance.choice(groups.GROUPS[:3]), number, patience_s)
+        if chance.random() < 0.3:
+            await asyncio.sleep(chance.uniform(*groups.PAUSE_S))
 
 
 async def write_to_groups(actor: Actor, task: str) -> None:

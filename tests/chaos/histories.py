@@ -39,10 +39,11 @@ class Story:
         outcome: Outcome = Outcome.OK,
         took_s: float | None = 0.01,
         shard: str = "shard-0",
+        error: str = "",
     ) -> Story:
         """p0's task w writes; `took_s` None: the call never returned."""
         verb = Verb.SEND if group is None else Verb.GROUP_SEND
-        self._add(verb, group or to, at_s, took_s, outcome, number=number, shard=shard)
+        self._add(verb, group or to, at_s, took_s, outcome, number=number, shard=shard, error=error)
         return self
 
     def join(self, at_s: float, *, by: str = "p1.0", outcome: Outcome = Outcome.OK) -> Story:

@@ -18,7 +18,7 @@ from chaos.checkers import (
     verdict_of,
 )
 from chaos.checkers.base import Finding, Verdict
-from chaos.history import Audit, Counted, Failure, History, Life, Outcome, Window
+from chaos.history import CANCELLED, Audit, Counted, Failure, History, Life, Outcome, Window
 from tests.chaos.histories import OTHER, Story
 
 VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
@@ -107,6 +107,15 @@ def test_order_accepts_rising_numbers() -> None:
 def test_order_rejects_overtaking() -> None:
     """The later write came first, by way of another verb."""
     story = Story().write(1, 1.0).write(2, 1.1, group="room").read(2, 2.0).read(1, 2.1)
+    assert order.check(story.told()).verdict is INVALID
+
+
+def test_order_asks_nothing_of_cancelled_writes() -> None:
+    """Their caller did not wait for them to happen; what it wrote besides has its order."""
+    story = Story().write(1, 1.0).write(2, 1.1, outcome=Outcome.UNKNOWN, error=CANCELLED)
+    story.write(3, 1.2).read(1, 2.0).read(3, 2.1).read(2, 2.2)
+    assert order.check(story.told()).verdict is VALID
+    story.deliveries[:2] = reversed(story.deliveries[:2])
     assert order.check(story.told()).verdict is INVALID
 
 
