@@ -346,6 +346,7 @@ class World:
         # By task and by the shard of the inbox: each inbox is that of one channel, and both
         # channels are members of every group.
         self.delivered: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        self.cancelled: set[int] = set()
         # Tasks that wait for a shard to tell where its last write went.
         self.settling: dict[int, Lane] = {}
         self.sequencer = Sequencer(self._deliver, self._ask, self._overtake)
@@ -463,7 +464,7 @@ _tasks = st.integers(min_value=0, max_value=2)
 _writes = st.tuples(st.just("write"), _tasks, _lanes)
 _moves = st.tuples(st.sampled_from(["arrive", "arrive", "see_barrier", "answer_barrier"]), _lanes)
 _foreign = st.tuples(st.just("foreign"), _tasks, _lanes)
-_unknown = st.tuples(st.just("unknown"), _tasks, _lanes)
+_unknown = st.tuples(st.sampled_from(["unknown", "cancelled"]), _tasks, _lanes)
 _cuts = st.tuples(st.sampled_from(["cut", "heal"]), _lanes)
 
 
@@ -475,7 +476,10 @@ def play(steps: list[tuple[Any, ...]]) -> World:
         elif verb == "unknown":
             world.write(*args, told="later")
         elif verb == "cancelled":
-            world.write(*args, told="nothing")
+            # Of two writes that nobody can tell about, nobody can tell which was the first.
+            told = "later" if args[0] in world.cancelled else "nothing"
+            world.cancelled.add(args[0])
+            world.write(*args, told=told)
         else:
             getattr(world, verb)(*args)
     return world
