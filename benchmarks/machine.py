@@ -41,6 +41,7 @@ def this_machine() -> Machine:
         cores=os.cpu_count() or 1,
         memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
         system=f"{platform.system()} {platform.release().partition('-')[0]}",
+        load=round(os.getloadavg()[1], 1),
         versions=versions,
     )
 

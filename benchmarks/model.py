@@ -30,13 +30,17 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a run was made, and with what."""
+    """Where a run was made, and with what.
+
+    `load` is the load average when it ended; the run itself is 1 to 2 of it.
+    """
 
     made_at: str
     processor: str
     cores: int
     memory_gib: float
     system: str
+    load: float
     versions: Mapping[str, str]
 
 

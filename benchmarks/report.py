@@ -107,7 +107,8 @@ def as_markdown(rows: Sequence[Row], readings: Readings, machine: Machine, round
         *(_line(cells) for cells in table(rows, readings)),
         "",
         f"{machine.made_at}, {machine.processor}, {machine.cores} cores, "
-        f"{machine.memory_gib:g} GiB, {machine.system}.",
+        f"{machine.memory_gib:g} GiB, {machine.system}, load average {machine.load:g} "
+        "(the run itself is 1 to 2 of it; more means that others were at work).",
         ", ".join(f"{name} {version}" for name, version in machine.versions.items()) + ".",
     ]
     missed = [verdict for verdict in verdicts(rows, readings) if not verdict.held]

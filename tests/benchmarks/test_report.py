@@ -15,7 +15,9 @@ from benchmarks.rows import ROWS, rows_of
 from benchmarks.rows.row import Row
 from benchmarks.runner import cells_of
 
-MACHINE = Machine("2024-01-01T00:00+00:00", "a processor", 2, 8.0, "Linux 6", {"Python": "3.11"})
+MACHINE = Machine(
+    "2024-01-01T00:00+00:00", "a processor", 2, 8.0, "Linux 6", 3.5, {"Python": "3.11"}
+)
 
 
 async def _never(_bench: Bench) -> dict[str, float]:
@@ -73,7 +75,7 @@ def test_a_row_that_was_not_measured_is_not_shown() -> None:
 def test_markdown_names_the_machine_the_misses_and_the_failures() -> None:
     """The page says where it was made, which bars were missed, and what failed."""
     text = as_markdown([ROW], Readings(READINGS), MACHINE, 3)
-    assert "a processor, 2 cores, 8 GiB, Linux 6" in text
+    assert "a processor, 2 cores, 8 GiB, Linux 6, load average 3.5" in text
     assert "- one send at a time, sends, against pubsub: 1.25 (bar 1.5)" in text
     assert "- send/1, nats: it is | not there" in text
     columns = {line.count("|") for line in text.splitlines() if line.startswith("|")}
