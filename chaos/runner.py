@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from random import Random
 
+from chaos.environments.control import CommandFailed
 from chaos.environments.local import WORKER, LocalCluster, Plan
 from chaos.faults import FAULTS
 from chaos.generators import Strike, schedule
@@ -109,11 +110,15 @@ async def _strike(
     shards, processes = fault.shards, fault.processes
     tell(f"{strike.at_s:6.1f} s  {strike.fault} on {_names(shards)}, {_names(processes)}")
     struck_s = time.monotonic()
-    await fault.inject()
     try:
-        await _sleep_until(began_s + strike.at_s + strike.duration_s)
-    finally:
-        await fault.heal()
+        await fault.inject()
+        try:
+            await _sleep_until(began_s + strike.at_s + strike.duration_s)
+        finally:
+            await fault.heal()
+    except CommandFailed as error:
+        # In a storm the shard may be dead or frozen by another fault, which also undoes this one.
+        tell(f"          {strike.fault} could not be done: {error}")
     healed_s = time.monotonic()
     tell(f"{healed_s - began_s:6.1f} s  {strike.fault} healed, struck {fault.effect} times")
     return Window(strike.fault, struck_s, healed_s, shards, processes, fault.effect)
