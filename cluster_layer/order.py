@@ -50,12 +50,17 @@ class Trail:
     (incarnation, position in inboxes or None, position of publications or None, time).
     """
 
-    __slots__ = ("_written",)
+    __slots__ = ("_written", "uncertain")
 
     def __init__(
-        self, written: Mapping[str, tuple[str, int | None, int | None, float]] | None = None
+        self,
+        written: Mapping[str, tuple[str, int | None, int | None, float]] | None = None,
+        *,
+        uncertain: bool = False,
     ) -> None:
+        """`uncertain`: it holds a write of unknown position."""
         self._written = written or {}
+        self.uncertain = uncertain
 
     def __len__(self) -> int:
         return len(self._written)
@@ -76,7 +81,19 @@ class Trail:
         if len(written) >= MAX_TRAIL:
             written.pop(next(iter(written)))
         written[shard] = (incarnation, inbox, group, now)
-        return Trail(written)
+        uncertain = (self.uncertain or position == UNKNOWN) and any(
+            UNKNOWN in entry[1:3] for entry in written.values()
+        )
+        return Trail(written, uncertain=uncertain)
+
+    def uncertain_lanes(self) -> list[Lane]:
+        """The lanes to which something was written at an unknown position."""
+        return [
+            Lane(shard, kind)
+            for shard, entry in self._written.items()
+            for kind, position in ((INBOX, entry[1]), (GROUP, entry[2]))
+            if position == UNKNOWN
+        ]
 
     def marks(self, lane: Lane, now: float, window_s: float) -> dict[str, Mark] | None:
         """What a write to this lane must not overtake; None: nothing.

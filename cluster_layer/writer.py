@@ -86,6 +86,8 @@ class Writer:
         lane = Lane(shard, GROUP)
         cipher = self._cipher
         sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
+        if cell.trail.uncertain:
+            await self._make_certain(cell)
         marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
         envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
 
@@ -146,6 +148,8 @@ class Writer:
         shard = self._links.routes.shard_of(inbox)
         lane = Lane(shard, INBOX)
         capacity = self._capacity_of(channel)
+        if cell.trail.uncertain:
+            await self._make_certain(cell)
         marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
         envelope = encode(kind, self._expiry_ms, channel, marks, body)
 
@@ -214,6 +218,16 @@ class Writer:
             with contextlib.suppress(ClusterError):
                 return int(await link.connection.execute(("GET", counter)) or 0)
         return UNKNOWN
+
+    async def _make_certain(self, cell: TrailCell) -> None:
+        """Find out how far cancelled writes can have come, before something follows them.
+
+        A shard that can't be asked stays unknown.
+        """
+        for lane in cell.trail.uncertain_lanes():
+            position = await self._settled_position(lane)
+            if position != UNKNOWN:
+                self._note(cell, lane, position)
 
     def _note(self, cell: TrailCell, lane: Lane, position: int) -> None:
         incarnation = self._links.to(lane.shard).keys.incarnation

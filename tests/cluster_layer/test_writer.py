@@ -188,7 +188,7 @@ async def test_a_removed_member_is_told(sender: Sender) -> None:
 
 
 async def test_a_cancelled_write_may_have_happened(sender: Sender, proxy: TcpProxy) -> None:
-    """It is noted as one of unknown position, which the next write of the task names."""
+    """It is noted as one of unknown position, and the task's next write asks how far it can be."""
     proxy.blackhole("replies")
     sending = asyncio.ensure_future(sender.group_send())
     await eventually_async(lambda: sender.redis.get(sender.link.keys.seq) == b"1")
@@ -199,4 +199,4 @@ async def test_a_cancelled_write_may_have_happened(sender: Sender, proxy: TcpPro
     await sender.send(THEIRS)
     ((_, envelope),) = sender.entries()
     assert envelope.marks is not None
-    assert envelope.marks[sender.link.shard].group == UNKNOWN
+    assert envelope.marks[sender.link.shard].group == 1
