@@ -24,7 +24,6 @@ from chaos.workloads import WORKLOADS
 TIMEOUT_S = 1.0
 CONFIG = {"timeout": TIMEOUT_S, "connect_timeout": 0.5, "capacity": 2000, "prefix": "chaos"}
 DEFAULT_EXPIRY_S = 60.0
-DRAIN_S = 6.0  # nothing is written, everything is read
 END_WITHIN_S = 20.0
 
 Tell = Callable[[str], None]
@@ -40,6 +39,7 @@ class Run:
     shards: int = 3
     processes: int = 3
     worker: Sequence[str] = WORKER
+    drain_s: float = 6.0  # at the end nothing is written and everything is read
 
     def strikes(self) -> tuple[Strike, ...]:
         """The schedule; a function of scenario, seed, seconds and numbers alone."""
@@ -79,7 +79,7 @@ async def run(what: Run, tell: Tell) -> list[Event]:
 async def _run_on(cluster: LocalCluster, what: Run, tell: Tell) -> list[Event]:
     began_s = time.monotonic() + 0.2
     quiet_s = began_s + what.seconds
-    ended_s = quiet_s + DRAIN_S
+    ended_s = quiet_s + what.drain_s
     cluster.begin(began_s=began_s, quiet_s=quiet_s, ended_s=ended_s)
     async with asyncio.TaskGroup() as tasks:
         striking = [

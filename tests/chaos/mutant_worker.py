@@ -9,7 +9,7 @@ from typing import Any
 from chaos.environments import worker
 from cluster_layer import connection, links
 from cluster_layer.errors import DeliveryUnknown
-from cluster_layer.order import Sequencer
+from cluster_layer.order import Trail
 
 
 def resend() -> None:
@@ -31,13 +31,12 @@ def no_incarnation() -> None:
 
 
 def no_order() -> None:
-    """Marks are ignored: what arrives is delivered at once."""
-    offer = Sequencer.offer
+    """Writes carry no marks of what their task wrote before."""
 
-    def unmarked(self: Sequencer, lane: Any, position: int, _marks: Any, *rest: Any) -> bool:
-        return offer(self, lane, position, None, *rest)
+    def unmarked(_trail: Trail, *_arguments: Any, **_more: Any) -> None:
+        return None
 
-    Sequencer.offer = unmarked  # type: ignore[method-assign,assignment]
+    Trail.marks = unmarked  # type: ignore[method-assign,assignment]
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

@@ -19,7 +19,7 @@ async def findings(
     scenario: str, *, seed: int, seconds: float, worker: Sequence[str] = WORKER
 ) -> dict[str, Finding]:
     """What a run shows, by invariant."""
-    what = Run(SCENARIOS[scenario], seed, seconds, processes=2, worker=worker)
+    what = Run(SCENARIOS[scenario], seed, seconds, processes=2, worker=worker, drain_s=3)
     found = check(history_of(await run(what, print)))
     return {one.invariant: one for one in found}
 
@@ -34,7 +34,7 @@ def told(found: dict[str, Finding]) -> str:
 @pytest.mark.parametrize("scenario", SMOKE)
 async def test_smoke(scenario: str) -> None:
     """The layer keeps its promises in a short run with one fault."""
-    found = await findings(scenario, seed=1, seconds=8)
+    found = await findings(scenario, seed=1, seconds=6)
     assert all(one.verdict is not Verdict.INVALID for one in found.values()), told(found)
 
 
