@@ -342,17 +342,18 @@ class Groups:
     async def _take_over_stored(self, group: Group, member: Member) -> None:
         """Serve a member again that another process has stored as well."""
         try:
-            was_stored, _ = await self._take_over(group, member)
-            if was_stored:
-                return
-            # Nothing is stored any more, and no control said so: the membership has expired, or the
-            # answer to an earlier attempt was lost. Senders serve what was published before.
-            await self._subscriber_of(group.shard).barrier()
+            was_stored, position = await self._take_over(group, member)
         except ClusterError as error:
             logger.info(
                 "group %s: %s stays with the senders: %s", group.name, member.box.name, error
             )
             return
+        if was_stored or not member.stored:
+            return  # the control on the group's channel does it, or has done it
+        # Nothing is stored any more, and no control said so: the membership has expired, or was
+        # ended by its own leave. Senders have served what was published up to here.
+        member.since = max(member.since, position)
+        group.latest_since = max(group.latest_since, position)
         member.stored = False
         member.active = True
         group.changed()
