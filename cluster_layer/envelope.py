@@ -34,9 +34,9 @@ _MAX_INT = 2**63 - 1
 _ATOMS = frozenset({str, bytes, float, bool, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
 
-# One packer for all threads: it is only ever given exact builtin types, so that no Python code runs
-# inside pack() and the interpreter's lock makes each call atomic. Half the time of packb().
-_pack = msgpack.Packer().pack
+# Not one Packer for all: writes come from several threads, and a packer's buffer is not theirs to
+# share.
+_pack = msgpack.packb
 
 
 class Envelope(NamedTuple):
