@@ -27,7 +27,7 @@ from topology.errors import ClusterError
 
 BARRIER_AGAIN_S = 0.05
 # A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
-HOLD_TIMEOUTS = 3
+HOLD_TIMEOUTS = 10
 CLOCK_MARGIN_MS = 50  # our idea of a shard's clock is early by a round trip
 MAX_OVERTAKEN = 256
 

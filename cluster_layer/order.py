@@ -258,18 +258,23 @@ class Sequencer:
         return in_time
 
     def expire(self, before: float) -> int:
-        """Deliver what is held since before this time; how many messages gave up their order."""
+        """Deliver what is held since before this time; how many messages gave up their order.
+
+        The one that came first goes first, and whatever waited for it alone follows in order.
+        """
         given_up = 0
-        for key in list(self._blocked):
+        while self._blocked:
+            key = min(self._blocked, key=lambda key: self._lanes[key].waiting[0].since)
             waiting = self._lanes[key].waiting
-            while waiting and waiting[0].since < before:
-                held = waiting.popleft()
-                for need in held.needs:
-                    if self._is_open(need):
-                        self._set_floor(need)
-                self._deliver(key[0], held.item)
-                given_up += 1
-        self._progress()
+            if waiting[0].since >= before:
+                break
+            held = waiting.popleft()
+            for need in held.needs:
+                if self._is_open(need):
+                    self._set_floor(need)
+            self._deliver(key[0], held.item)
+            given_up += 1
+            self._progress()
         return given_up
 
     def drop_held(self) -> list[Any]:
