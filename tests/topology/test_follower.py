@@ -116,9 +116,6 @@ def test_it_starts_from_the_copy_when_the_store_gives_none(
     assert follower.condition is condition
 
 
-@pytest.mark.xfail(
-    strict=False, reason="known: on a busy host the log line of a condition may come late"
-)
 @pytest.mark.parametrize(("condition", "spoil"), SPOILS)
 def test_nothing_spoils_the_topology_in_use(
     rig: Rig,
@@ -137,9 +134,13 @@ def test_nothing_spoils_the_topology_in_use(
             rig.path.rmdir()
         rig.put(at(6))
         eventually(lambda: follower.current == at(6))
+        if spoil.__name__ != "replace_by_directory":
+            # The follower says so after it has taken the new one.
+            eventually(lambda: f"no longer: {condition.value}" in caplog.messages)
     said = [record.getMessage() for record in caplog.records]
     assert sum(condition.value in line and "no longer" not in line for line in said) == 1
-    assert sum(line == f"no longer: {condition.value}" for line in said) == 1
+    if spoil.__name__ != "replace_by_directory":  # may be found missing before it is put anew
+        assert sum(line == f"no longer: {condition.value}" for line in said) == 1
     assert "hunter2" not in "".join(said)
 
 
