@@ -100,6 +100,13 @@ class Config:
             **values,
         )
 
+    @property
+    def scope(self) -> str:
+        """Whose positions these are: equal for layers that meet, different for all others."""
+        hosts = " ".join(sorted(host.id for host in self.hosts))
+        where = self.topology.url if self.topology is not None else hosts
+        return f"{self.prefix} {where}"
+
 
 def _require_known(key: object) -> None:
     if key in _KNOWN:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import secrets
 import weakref
 from collections.abc import Coroutine
@@ -29,15 +28,10 @@ from cluster_layer.names import (
     require_group_name,
 )
 from cluster_layer.node import Node, NodeClosed
-from cluster_layer.order import Trail
+from cluster_layer.trails import recall, remember
 from cluster_layer.writer import TrailCell
 
 T = TypeVar("T")
-
-_trail: contextvars.ContextVar[Trail] = contextvars.ContextVar(
-    "cluster_layer_trail",
-    default=Trail(),  # noqa: B039 - it is frozen
-)
 
 
 class ClusterChannelLayer(BaseChannelLayer):
@@ -58,6 +52,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         self.group_expiry = self.config.group_expiry
         self.prefix = self.config.prefix
         self._cipher = cipher_of(self.config.symmetric_encryption_keys)
+        self._scope = self.config.scope
         self._begin()
 
     def _begin(self) -> None:
@@ -81,11 +76,11 @@ class ClusterChannelLayer(BaseChannelLayer):
         require_channel_name(channel)
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
-        cell = TrailCell(_trail.get())
+        cell = TrailCell(recall(self._scope))
         try:
             await _on(runtime, runtime.writer.send(channel, body, cell))
         finally:
-            _trail.set(cell.trail)
+            remember(self._scope, cell.trail)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel.
@@ -161,11 +156,11 @@ class ClusterChannelLayer(BaseChannelLayer):
         require_group_name(group)
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
-        cell = TrailCell(_trail.get())
+        cell = TrailCell(recall(self._scope))
         try:
             await _on(runtime, runtime.writer.group_send(group, body, cell))
         finally:
-            _trail.set(cell.trail)
+            remember(self._scope, cell.trail)
 
     async def flush(self) -> None:
         """Empty all channels and groups of this prefix, in every process.
