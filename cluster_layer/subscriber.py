@@ -228,13 +228,8 @@ class Subscriber(Reader[SubscriberConnection]):
         if position is None:
             return []  # the first time on this life of the shard: nobody knew us before
         connection = await self._link.ready()
-        entries = await connection.execute(
-            ("ZRANGEBYSCORE", keys.log, f"({position}", "+inf", "WITHSCORES")
-        )
-        return [
-            (keys.control, b"%d:%s" % (int(float(score)), control))
-            for control, score in zip(entries[::2], entries[1::2], strict=True)
-        ]
+        entries = await connection.execute(("ZRANGEBYSCORE", keys.log, f"({position}", "+inf"))
+        return [(keys.control, entry) for entry in entries]
 
     async def _live(self, connection: SubscriberConnection) -> None:
         while await connection.stays(HEARTBEAT_S):
@@ -257,7 +252,12 @@ class Subscriber(Reader[SubscriberConnection]):
 
 
 def _in_order(changes: list[Publication], held: list[Publication]) -> list[Publication]:
-    """Both in the order of their positions; what has none keeps its place among its own."""
+    """Both in the order of their positions; what has none keeps its place among its own.
+
+    A change that was also heard counts once.
+    """
+    heard = {payload for _, payload in held}
+    changes = [change for change in changes if change[1] not in heard]
     numbered: list[tuple[int, int, Publication]] = []
     for rank, publications in enumerate((changes, held)):
         latest = 0

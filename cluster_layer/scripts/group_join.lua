@@ -2,7 +2,7 @@
 -- a membership that another process has stored ends, at a position that its process can see.
 -- KEYS[1]  sorted set: members added by other processes
 -- KEYS[2]  counter: position of the last publication on this shard
--- KEYS[3]  sorted set: the membership log, controls by position
+-- KEYS[3]  sorted set: the membership log, publications by position
 -- ARGV[1]  channel name of the member
 -- ARGV[2]  pub/sub channel of the group
 -- ARGV[3]  control envelope 'unstored'
@@ -13,10 +13,11 @@ if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then
 end
 local position = redis.call('INCR', KEYS[2])
 redis.call('PEXPIRE', KEYS[2], 2592000000)
-redis.call('ZADD', KEYS[3], position, ARGV[3])
+local entry = position .. ':' .. ARGV[3]
+redis.call('ZADD', KEYS[3], position, entry)
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -10001)
 if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[4]) then
     redis.call('PEXPIRE', KEYS[3], ARGV[4])
 end
-redis.call('PUBLISH', ARGV[2], position .. ':' .. ARGV[3])
+redis.call('PUBLISH', ARGV[2], entry)
 return {1, position}

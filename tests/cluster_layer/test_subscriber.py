@@ -13,7 +13,7 @@ from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import HEARTBEAT_S, Link, LinkSettings
-from cluster_layer.subscriber import Subscriber, SubscriberConnection
+from cluster_layer.subscriber import Subscriber, SubscriberConnection, _in_order
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -169,7 +169,7 @@ async def test_membership_changes_of_a_cut_are_caught_up_before_any_message(
     await process.join("a")
     keys = process.link.keys
     process.positions[keys.incarnation] = 5
-    shard.redis.zadd(keys.log, {"old": 5, "kick": 6, "store": 9})
+    shard.redis.zadd(keys.log, {"5:old": 5, "6:kick": 6, "9:store": 9})
     process.events.clear()
     proxy.cut()
     await eventually_async(lambda: "up" in process.events)
@@ -180,12 +180,20 @@ async def test_membership_changes_of_a_cut_are_caught_up_before_any_message(
     assert ("control", "6:kick") in process.heard
 
 
+def test_a_change_that_was_also_heard_counts_once() -> None:
+    """Working it off twice would end what it had begun."""
+    changes = [(b"control", b"6:store"), (b"control", b"8:unstore")]
+    held = [(b"group", b"7:message"), (b"group", b"8:unstore"), (b"group", b"9:message")]
+    payloads = [payload for _, payload in _in_order(changes, held)]
+    assert payloads == [b"6:store", b"7:message", b"8:unstore", b"9:message"]
+
+
 async def test_a_shard_on_which_nothing_was_seen_needs_no_catching_up(
     process: Process, shard: Shard, proxy: TcpProxy
 ) -> None:
     """Nobody could have changed memberships of a process that was not there."""
     await process.subscriber.entered()
-    shard.redis.zadd(process.link.keys.log, {"kick": 6})
+    shard.redis.zadd(process.link.keys.log, {"6:kick": 6})
     proxy.cut()
     await eventually_async(lambda: process.events == ["up", "down", "up"])
     await process.subscriber.barrier()
