@@ -43,3 +43,29 @@ make_venv() {
         printf '%s\n' "$wanted" >"$stamp"
     fi
 }
+
+# install_packages WHO_NEEDS PACKAGE...: from Debian, without starting any service; fails with a
+# message where that is not possible.
+install_packages() {
+    local who=$1 as_root=()
+    shift
+    [ "$(id -u)" = 0 ] || as_root=(sudo -n)
+    if ! command -v apt-get >/dev/null 2>&1 || { [ ${#as_root[@]} -gt 0 ] && ! sudo -n true 2>/dev/null; }; then
+        echo "$who: $*" >&2
+        echo "Install them (on Debian, as root: apt-get install $*) and run this again." >&2
+        return 1
+    fi
+    echo "installing from Debian: $*" >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive bash -euo pipefail -s -- "$@" >&2 <<'ROOT'
+# Debian starts a service with its installation; what runs here starts its own servers, so for
+# this moment policy-rc.d forbids it (101: action forbidden by policy).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+apt-get update -qq </dev/null
+apt-get install -y -qq --no-install-recommends "$@" </dev/null
+ROOT
+}
