@@ -8,10 +8,11 @@ message that goes to ten thousand mailboxes is one object.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
+from cluster_layer.envelope import Message, decode_again, decode_body, is_flat
 from cluster_layer.names import inbox_name, is_process_specific
 
 MAX_MESSAGES: Final = 1_000_000  # in all mailboxes of a process together
@@ -30,32 +31,67 @@ class Loss(StrEnum):
     ABANDONED = "abandoned"
 
 
-class Parcel(NamedTuple):
+class Parcel:
     """One encoded message, what it is bound to, and until when it may be delivered.
 
     `origin` is the item as a queue stored it, so that it can be put back; None elsewhere.
     """
 
-    body: bytes
-    context: bytes
-    deadline: float
-    origin: bytes | None = None
+    __slots__ = ("body", "context", "deadline", "origin")
+
+    def __init__(
+        self, body: bytes, context: bytes, deadline: float, origin: bytes | None = None
+    ) -> None:
+        self.body = body
+        self.context = context
+        self.deadline = deadline
+        self.origin = origin
+
+    def open(self, decipher: Callable[[bytes, bytes], bytes] | None) -> Message:
+        """The message, a value of the caller's own. MalformedEnvelope; whatever decipher raises.
+
+        `decipher(body, context)` is for layers with keys.
+        """
+        return decode_body(self.body if decipher is None else decipher(self.body, self.context))
+
+
+class SharedParcel(Parcel):
+    """A parcel for many mailboxes: what opening it costs is spent once, not for every member."""
+
+    __slots__ = ("_plain", "_template")
+
+    def __init__(self, body: bytes, context: bytes, deadline: float) -> None:
+        super().__init__(body, context, deadline)
+        self._template: Message | None = None
+        self._plain: bytes | None = None
+
+    def open(self, decipher: Callable[[bytes, bytes], bytes] | None) -> Message:
+        """As `Parcel.open`; whoever changes what it returns changes nothing for the others."""
+        # Threads may open it at once: then each of them stores the same.
+        if self._template is not None:
+            return self._template.copy()
+        if self._plain is not None:
+            return decode_again(self._plain)
+        plain = self.body if decipher is None else decipher(self.body, self.context)
+        message = decode_body(plain)
+        if is_flat(message):
+            self._template = message.copy()
+        else:
+            self._plain = plain
+        return message
 
 
 class Waiter(Protocol):
-    """A receiver that sleeps; an ``asyncio.Future`` is one."""
+    """A receiver that sleeps; once woken it will look into the mailbox by itself."""
 
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
+    def wake(self) -> None: ...
 
 
-def wake_one(waiters: deque[Waiter]) -> bool:
-    """Wake the first that still sleeps, if any; it will look into the mailbox by itself."""
-    while waiters:
-        waiter = waiters.popleft()
-        if not waiter.done():
-            waiter.set_result(None)
-            return True
+def wake_one(waiters: list[Waiter]) -> bool:
+    """Wake the first, if any sleeps; whoever is woken, or gone, is not among them any more."""
+    if waiters:
+        waiters.pop(0).wake()
+        return True
     return False
 
 
@@ -71,7 +107,7 @@ class Mailbox:
         self.name = name
         self.capacity = capacity
         self.parcels: deque[Parcel] = deque()
-        self.waiters: deque[Waiter] = deque()
+        self.waiters: list[Waiter] = []
         self.groups: set[str] = set()
         self.shared = shared
         self.watched = False  # whether its inbox is known to be read
@@ -93,7 +129,7 @@ class SharedMailbox:
     def __init__(self) -> None:
         self.ready: deque[Mailbox] | None = None  # None until somebody receives like that
         self.stale = 0  # entries of `ready` whose messages are gone
-        self.waiters: deque[Waiter] = deque()
+        self.waiters: list[Waiter] = []
 
     def watch(self, mailboxes: Iterator[Mailbox]) -> None:
         """From now on keep the mailboxes with messages in order of arrival."""
@@ -129,6 +165,16 @@ class SharedMailbox:
         self.stale = 0
 
 
+class Audience:
+    """Mailboxes that get the same messages."""
+
+    __slots__ = ("boxes", "has_room_until")
+
+    def __init__(self, boxes: tuple[Mailbox, ...]) -> None:
+        self.boxes = boxes
+        self.has_room_until = 0  # the last addition, by `Mailboxes.additions`, that surely fits
+
+
 class Mailboxes:
     """Every mailbox of a process."""
 
@@ -138,8 +184,12 @@ class Mailboxes:
         self._capacity_of = capacity_of
         self._lost = lost
         self._boxes: dict[str, Mailbox] = {}
+        self.find: Callable[[str], Mailbox | None] = self._boxes.get
         self._shared: dict[str, SharedMailbox] = {}
         self._count = 0
+        # So often a message has been added that members of groups got, one or many of them.
+        self._additions = 0
+        self._by_inbox = False  # whether anybody has ever received by the part up to ``!``
 
     def __len__(self) -> int:
         return len(self._boxes)
@@ -151,9 +201,6 @@ class Mailboxes:
     def messages(self) -> int:
         """How many messages wait."""
         return self._count
-
-    def find(self, name: str) -> Mailbox | None:
-        return self._boxes.get(name)
 
     def open(self, name: str) -> Mailbox:
         """The mailbox of a channel; made if need be."""
@@ -178,41 +225,66 @@ class Mailboxes:
             return False
         parcels.append(parcel)
         self._count += 1
+        if box.groups:
+            self._additions += 1
         shared = box.shared
         if shared is not None and shared.ready is not None:
             shared.ready.append(box)
         return self.wake(box)
 
-    def put_all(self, boxes: Sequence[Mailbox], parcel: Parcel) -> None:
+    def put_all(self, audience: Audience, parcel: Parcel) -> None:
         """`put` for many at once, as a fan-out does."""
+        boxes = audience.boxes
+        self._additions += 1
+        if (
+            self._additions > audience.has_room_until
+            or self._count + len(boxes) > MAX_MESSAGES
+            or self._by_inbox
+        ):
+            self._put_where_room_is(audience, parcel)
+            return
+        self._count += len(boxes)
+        for box in boxes:
+            box.parcels.append(parcel)
+            if box.waiters:
+                box.waiters.pop(0).wake()
+
+    def _put_where_room_is(self, audience: Audience, parcel: Parcel) -> None:
+        """Look at every mailbox, and how many more messages fit into the one with the least room.
+
+        Each further addition takes away one place of any of them at most.
+        """
         full = 0
         room = MAX_MESSAGES - self._count
-        for box in boxes:
+        least = MAX_MESSAGES
+        for box in audience.boxes:
             parcels = box.parcels
-            if len(parcels) >= box.capacity or room <= 0:
+            places = box.capacity - len(parcels)
+            if places <= 0 or room <= 0:
                 full += 1
                 continue
             parcels.append(parcel)
             room -= 1
+            if places < least:
+                least = places
             shared = box.shared
             if shared is not None and shared.ready is not None:
                 shared.ready.append(box)
-            if box.waiters or (shared is not None and shared.waiters):
-                self.wake(box)
+            self.wake(box)
         self._count = MAX_MESSAGES - room
+        audience.has_room_until = self._additions + (0 if full else least - 1)
         if full:
             self._lost(Loss.FULL, full)
 
     def wake(self, box: Mailbox) -> bool:
         """Wake a receiver of this mailbox, if one waits."""
-        if box.waiters and wake_one(box.waiters):
-            return True
-        return box.shared is not None and wake_one(box.shared.waiters)
+        return wake_one(box.waiters) or (box.shared is not None and wake_one(box.shared.waiters))
 
     def put_back(self, box: Mailbox, parcel: Parcel) -> None:
         """A receiver was given this message and cancelled before it could see it."""
         box.parcels.appendleft(parcel)
         self._count += 1
+        self._additions += 1
         if box.shared is not None and box.shared.ready is not None:
             box.shared.ready.appendleft(box)
         self.wake(box)
@@ -220,16 +292,15 @@ class Mailboxes:
     def take(self, box: Mailbox, now: float) -> Parcel | None:
         """The next message of this mailbox that is not expired."""
         parcels = box.parcels
-        gone = 0
-        found = None
-        while parcels and found is None:
+        while parcels:
             parcel = parcels.popleft()
-            gone += 1
+            self._count -= 1
+            if self._by_inbox and box.shared is not None:
+                box.shared.skip(box, 1)
             if parcel.deadline > now:
-                found = parcel
-        if gone:
-            self._gone(box, gone, expired=gone - (found is not None))
-        return found
+                return parcel
+            self._lost(Loss.EXPIRED, 1)
+        return None
 
     def take_all(self, box: Mailbox) -> list[Parcel]:
         """Everything that waits in this mailbox, expired or not."""
@@ -241,6 +312,7 @@ class Mailboxes:
     def take_shared(self, inbox: str, now: float) -> tuple[Mailbox, Parcel] | None:
         """The next message of any mailbox with this part up to ``!``, in order of arrival."""
         shared = self.shared(inbox)
+        self._by_inbox = True
         shared.watch(box for box in self if box.shared is shared)
         while (box := shared.pop()) is not None:
             parcel = box.parcels.popleft()

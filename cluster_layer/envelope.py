@@ -83,6 +83,17 @@ def decode_body(body: bytes) -> Message:
     return message
 
 
+def decode_again(body: bytes) -> Message:
+    """Decode once more what decode_body() has accepted before."""
+    message: Message = msgpack.unpackb(body)
+    return message
+
+
+def is_flat(message: Message) -> bool:
+    """Whether nothing in it can be changed, so that a copy of the dict is a value of its own."""
+    return not any(type(value) in (dict, list) for value in message.values())
+
+
 def encode(kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes) -> bytes:
     """The bytes of one message; the arguments are those of Envelope and are not checked."""
     data: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body))

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cluster_layer import scripts
-from cluster_layer.buffers import Mailbox, Parcel
+from cluster_layer.buffers import Audience, Mailbox, Parcel, SharedParcel
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links
 from cluster_layer.subscriber import Subscriber
@@ -67,18 +67,19 @@ class Group:
     members: dict[str, Member] = field(default_factory=dict)
     subscribed: asyncio.Task[None] | None = None
     latest_since: int = 0
-    _targets: tuple[Mailbox, ...] | None = None
+    _audience: Audience | None = None
 
-    def targets(self, position: int) -> tuple[Mailbox, ...]:
+    def audience(self, position: int) -> Audience:
         """The mailboxes that get the message at this position."""
+        members = self.members.values()
         if position <= self.latest_since:
-            return tuple(m.box for m in self.members.values() if m.served and m.since < position)
-        if self._targets is None:
-            self._targets = tuple(member.box for member in self.members.values() if member.served)
-        return self._targets
+            return Audience(tuple(m.box for m in members if m.served and m.since < position))
+        if self._audience is None:
+            self._audience = Audience(tuple(member.box for member in members if member.served))
+        return self._audience
 
     def changed(self) -> None:
-        self._targets = None
+        self._audience = None
 
 
 class Groups:
@@ -88,7 +89,7 @@ class Groups:
         self,
         links: Links,
         subscriber_of: Callable[[str], Subscriber],
-        put_all: Callable[[Sequence[Mailbox], Parcel], None],
+        put_all: Callable[[Audience, Parcel], None],
         context_of: Callable[[str], bytes],
         expiry_ms: int,
         in_order: Callable[[str], Awaitable[None]],
@@ -126,7 +127,7 @@ class Groups:
         if group is None:
             self._subscriber_of(self._links.routes.shard_of(name)).unsubscribe(name)
             return
-        self._put_all(group.targets(position), Parcel(body, group.context, deadline))
+        self._put_all(group.audience(position), SharedParcel(body, group.context, deadline))
 
     async def join(self, name: str, box: Mailbox, expires_at: float) -> None:
         """Add a member. ShardUnavailable, DeliveryUnknown: it is not a member by this call."""

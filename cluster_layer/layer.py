@@ -16,11 +16,11 @@ from cluster_layer.buffers import Loss, Parcel
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters, ShardCounters
 from cluster_layer.crypto import cipher_of
-from cluster_layer.envelope import Message, decode_body, encode_body
+from cluster_layer.envelope import Message, encode_body
 from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, NotOurChannel
 from cluster_layer.flush import flush
 from cluster_layer.hosts import Hosts, Runtime
-from cluster_layer.loops import Handover, forks, run_on
+from cluster_layer.loops import Handover, forks, run_on, runs_here
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
@@ -52,6 +52,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         self.group_expiry = self.config.group_expiry
         self.prefix = self.config.prefix
         self._cipher = cipher_of(self.config.symmetric_encryption_keys)
+        self._decipher = None if self._cipher is None else self._cipher.open
         self._scope = self.config.scope
         self._begin()
 
@@ -88,6 +89,20 @@ class ClusterChannelLayer(BaseChannelLayer):
         Given the part of a process-specific channel up to ``!``, the next message of any channel
         that begins so. Waits as long as it takes, through every outage; cancelling loses nothing.
         """
+        node = self._node_here(channel)
+        if node is not None:
+            # The frequent case, in a single coroutine: every member of a group goes through here
+            # for every message.
+            while not node.closed:
+                parcel = node.take(channel)
+                if parcel is None:
+                    await node.message_for(channel)
+                    continue
+                try:
+                    return parcel.open(self._decipher)
+                except (DecryptFailed, MalformedEnvelope) as error:
+                    self._drop(error)
+            self._require_open(channel)
         return (await self.receive_from(channel))[1]
 
     async def receive_from(self, channel: str) -> tuple[str, Message]:
@@ -102,13 +117,13 @@ class ClusterChannelLayer(BaseChannelLayer):
             try:
                 name, parcel = await self._next(node, channel)
             except NodeClosed:
-                if self._hosts.node is None:
-                    raise LayerClosed(f"closed while receive({channel!r}) waited") from None
+                self._require_open(channel)
                 node = await self._node()
                 continue
-            message = self._opened(parcel)
-            if message is not None:
-                return name, message
+            try:
+                return name, parcel.open(self._decipher)
+            except (DecryptFailed, MalformedEnvelope) as error:
+                self._drop(error)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A new name of a channel that only this process receives."""
@@ -252,21 +267,24 @@ class ClusterChannelLayer(BaseChannelLayer):
         return self._hosts.sender()
 
     def _node_here(self, channel: str) -> Node | None:
-        """The node, if it lives on this loop and knows the channel: the frequent case."""
+        """The node, if it lives on this loop and knows the full name: the frequent case."""
         node = self._hosts.node
-        if node is None or node.closed or self._forks != forks():
-            return None
-        if node.loop is not asyncio.get_running_loop():
+        if node is None or node.closed or self._forks != forks() or not runs_here(node.loop):
             return None
         box = node.mailboxes.find(channel)
         return node if box is not None and box.watched else None
+
+    def _require_open(self, channel: str) -> None:
+        """The node that a receiver waited at has ended; LayerClosed if it has no successor."""
+        if self._hosts.node is None:
+            raise LayerClosed(f"closed while receive({channel!r}) waited") from None
 
     async def _node(self) -> Node:
         await self._ensure_open()
         return self._hosts.receiver()
 
     async def _next(self, node: Node, channel: str) -> tuple[str, Parcel]:
-        if node.loop is asyncio.get_running_loop():
+        if runs_here(node.loop):
             return await node.receive(channel)
         handover: Handover[tuple[str, Parcel]] = Handover()
         waiting = asyncio.run_coroutine_threadsafe(_receive(node, channel, handover), node.loop)
@@ -283,18 +301,10 @@ class ClusterChannelLayer(BaseChannelLayer):
         assert received is not None  # noqa: S101 - it was put before the future was done
         return received
 
-    def _opened(self, parcel: Parcel) -> Message | None:
-        """The message in a parcel; what can't be read is dropped and counted."""
-        try:
-            body = parcel.body
-            if self._cipher is not None:
-                body = self._cipher.open(body, parcel.context)
-            return decode_body(body)
-        except DecryptFailed:
-            self._counters.lose(Loss.UNDECIPHERABLE)
-        except MalformedEnvelope:
-            self._counters.lose(Loss.MALFORMED)
-        return None
+    def _drop(self, error: DecryptFailed | MalformedEnvelope) -> None:
+        """What can't be read is dropped and counted."""
+        unreadable = Loss.MALFORMED if isinstance(error, MalformedEnvelope) else Loss.UNDECIPHERABLE
+        self._counters.lose(unreadable)
 
 
 async def _receive(node: Node, channel: str, handover: Handover[tuple[str, Parcel]]) -> None:
@@ -311,4 +321,4 @@ def _is_cancelling() -> bool:
 
 def _on(host: Runtime | Node, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     """Run work where its host lives."""
-    return work if host.loop is asyncio.get_running_loop() else run_on(host.loop, work)
+    return work if runs_here(host.loop) else run_on(host.loop, work)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from cluster_layer.arrivals import Arrivals, Control
-from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, wake_one
+from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, SharedMailbox, wake_one
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.groups import Groups
@@ -23,6 +23,7 @@ from cluster_layer.order import GROUP, INBOX, Lane
 from cluster_layer.queues import QueueReader
 from cluster_layer.reader import Reader
 from cluster_layer.subscriber import Subscriber
+from cluster_layer.waiting import Sleeper, Wakeups
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
@@ -68,6 +69,7 @@ class Node:
         self._counters = counters
         self._expiry_ms = round(config.expiry * 1000)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._wakeups = Wakeups(self.loop)
         self._subscribers: dict[str, Subscriber] = {}
         self._inboxes: dict[str, InboxReader] = {}
         self._queues: dict[str, QueueReader] = {}
@@ -138,20 +140,38 @@ class Node:
 
         Cancelling loses nothing: a message leaves its mailbox in the step that returns it.
         """
+        if name.endswith("!"):
+            self.watch_inbox(name)
+            return await self._receive_any(name)
         box = self.mailboxes.open(name)
         if not box.watched:
             if is_process_specific(name):
                 self.watch_inbox(inbox_name(name))
             box.watched = True
-        if name.endswith("!"):
-            return await self._receive_any(name)
-        while True:
-            box = self.mailboxes.open(name)
-            box.abandoned_at = None
-            parcel = self.mailboxes.take(box, time.monotonic())
+        while not self.closed:
+            parcel = self.take(name)
             if parcel is not None:
                 return name, parcel
-            await self._wait(box)
+            await self.message_for(name)
+        raise NodeClosed
+
+    def take(self, name: str) -> Parcel | None:
+        """The next message of a channel, if there is one."""
+        box = self.mailboxes.find(name)
+        if box is None or not box.parcels:
+            return None
+        box.abandoned_at = None
+        return self.mailboxes.take(box, time.monotonic())
+
+    def message_for(self, name: str) -> Sleeper[Mailbox]:
+        """Await it: there may be a message for this channel then, or this node is closed."""
+        box = self.mailboxes.open(name)
+        box.abandoned_at = None
+        sleeper = Sleeper(self._wakeups, box, self._cancelled)
+        box.waiters.append(sleeper)
+        if box.shared is None:
+            self._queue(name).want(box)
+        return sleeper
 
     def put_back(self, name: str, parcel: Parcel) -> None:
         """A message that `receive` returned has not reached its receiver, who is gone."""
@@ -161,43 +181,23 @@ class Node:
 
     async def _receive_any(self, inbox: str) -> tuple[str, Parcel]:
         shared = self.mailboxes.shared(inbox)
-        while True:
+
+        while not self.closed:
             found = self.mailboxes.take_shared(inbox, time.monotonic())
             if found is not None:
                 found[0].abandoned_at = None
                 return found[0].name, found[1]
-            waiter: asyncio.Future[None] = self.loop.create_future()
-            shared.waiters.append(waiter)
-            try:
-                await self._woken(waiter)
-            except asyncio.CancelledError:
-                if waiter in shared.waiters:
-                    shared.waiters.remove(waiter)
-                elif shared.ready:
-                    wake_one(shared.waiters)
-                raise
+            sleeper = Sleeper(self._wakeups, shared, _cancelled_shared)
+            shared.waiters.append(sleeper)
+            await sleeper
+        raise NodeClosed
 
-    async def _wait(self, box: Mailbox) -> None:
-        """Sleep until there may be a message."""
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        box.waiters.append(waiter)
-        if not is_process_specific(box.name):
-            self._queue(box.name).want(box)
-        try:
-            await self._woken(waiter)
-        except asyncio.CancelledError:
-            if waiter in box.waiters:
-                box.waiters.remove(waiter)
-            elif box.parcels:
-                self.mailboxes.wake(box)  # it was meant for us; the next may have it
-            self._receiver_left(box)
-            raise
-
-    async def _woken(self, waiter: asyncio.Future[None]) -> None:
-        if not self.closed:
-            await waiter
-        if self.closed:
-            raise NodeClosed
+    def _cancelled(self, box: Mailbox, sleeper: Sleeper[Mailbox], woken: bool) -> None:
+        if not woken:
+            box.waiters.remove(sleeper)
+        elif box.parcels:
+            self.mailboxes.wake(box)  # it was meant for us; the next may have it
+        self._receiver_left(box)
 
     def _receiver_left(self, box: Mailbox) -> None:
         if box.waiters:
@@ -426,3 +426,10 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the channel layer failed", exc_info=task.exception())
+
+
+def _cancelled_shared(shared: SharedMailbox, sleeper: Sleeper[SharedMailbox], woken: bool) -> None:
+    if not woken:
+        shared.waiters.remove(sleeper)
+    elif shared.ready:
+        wake_one(shared.waiters)

@@ -1,6 +1,6 @@
 """Mailboxes: bounded, in order, woken, and every loss counted."""
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster_layer import buffers
-from cluster_layer.buffers import MAX_STALE, Loss, Mailboxes, Parcel, wake_one
+from cluster_layer.buffers import MAX_STALE, Audience, Loss, Mailboxes, Parcel, SharedParcel
+from cluster_layer.envelope import encode_body
+from cluster_layer.errors import DecryptFailed
 
 NOW = 1000.0
 
@@ -16,16 +18,10 @@ NOW = 1000.0
 class Receiver:
     """A receiver that sleeps; `woken` once somebody woke it."""
 
-    def __init__(self, *, gone: bool = False) -> None:
-        self.gone = gone
-        self.woken = False
+    woken = False
 
-    def done(self) -> bool:
-        return self.gone or self.woken
-
-    def set_result(self, result: Any, /) -> None:
-        assert not self.done()
-        assert result is None
+    def wake(self) -> None:
+        assert not self.woken
         self.woken = True
 
 
@@ -51,8 +47,18 @@ class Process:
         found = self.boxes.take_shared(inbox, now)
         return None if found is None else (found[0].name, found[1].body.decode())
 
-    def waiting_at(self, name: str, *, gone: bool = False) -> Receiver:
-        receiver = Receiver(gone=gone)
+    def put_all(self, audience: Audience, body: str) -> None:
+        self.boxes.put_all(audience, parcel(body))
+
+    def audience(self, *names: str) -> Audience:
+        """Members of one group."""
+        boxes = tuple(self.boxes.open(name) for name in names)
+        for box in boxes:
+            box.groups.add("g")
+        return Audience(boxes)
+
+    def waiting_at(self, name: str) -> Receiver:
+        receiver = Receiver()
         at = self.boxes.shared(name) if name.endswith("!") else self.boxes.open(name)
         at.waiters.append(receiver)
         return receiver
@@ -149,27 +155,12 @@ def test_a_message_wakes_one_receiver(process: Process) -> None:
     assert second.woken
 
 
-def test_a_receiver_that_is_gone_is_passed_over(process: Process) -> None:
-    """A cancelled receiver that is still listed does not swallow the wake-up."""
-    process.waiting_at("q", gone=True)
-    patient = process.waiting_at("q")
-    assert process.put("q", "one") == [True]
-    assert patient.woken
-
-
 def test_putting_tells_whether_somebody_takes_the_message(process: Process) -> None:
     """Without a receiver that waits, the message stays until somebody asks."""
     assert process.put("q", "one") == [False]
-    process.waiting_at("q", gone=True)
-    assert process.put("q", "two") == [False]
-    assert process.boxes.messages == 2
-
-
-def test_waking_reports_whether_anybody_slept() -> None:
-    """Nobody, and nobody but those who are gone, is nobody."""
-    assert not wake_one(deque())
-    assert not wake_one(deque([Receiver(gone=True)]))
-    assert wake_one(deque([Receiver(gone=True), Receiver()]))
+    process.waiting_at("q")
+    assert process.put("q", "two", "three") == [True, False]
+    assert process.boxes.messages == 3
 
 
 def test_a_shared_receiver_gets_the_messages_of_all_channels_in_order(process: Process) -> None:
@@ -294,19 +285,59 @@ def test_a_forgotten_mailbox_delivers_nothing() -> None:
     assert process.boxes.messages == 0
 
 
-def test_a_cancelled_receiver_does_not_swallow_the_wake_up_of_a_shared_one() -> None:
-    """A message wakes a receiver of the part up to ``!`` where all of the name are gone."""
-    process = Process()
-    assert process.take_shared("p.1!", NOW) is None
-    process.waiting_at("p.1!a", gone=True)
-    shared = process.waiting_at("p.1!")
-    process.put("p.1!a", "one")
+def test_a_message_for_many_is_a_value_of_each(process: Process) -> None:
+    """Whatever one receiver does to what it got, flat or nested, changes nothing elsewhere."""
+    flat = {"type": "chat", "text": "hello", "to": None, "n": 1.5, "raw": b"x"}
+    nested = {"type": "chat", "tags": ["a"], "user": {"name": "b"}}
+    for message in (flat, nested):
+        one = SharedParcel(encode_body(message, 1000), b"", NOW)
+        first, second = one.open(None), one.open(None)
+        assert first == second == message
+        first.clear()
+        second["type"] = "changed"
+        for value in second.values():
+            if isinstance(value, list | dict):
+                value.clear()
+        assert one.open(None) == message
+
+
+def test_a_message_for_many_is_deciphered_once() -> None:
+    """By the first who opens it; and one that nobody can decipher is refused to each."""
+    calls = []
+
+    def decipher(body: bytes, context: bytes) -> bytes:
+        calls.append(context)
+        if body == b"foreign":
+            raise DecryptFailed
+        return body
+
+    for message in ({"type": "flat"}, {"nested": [1]}):
+        one = SharedParcel(encode_body(message, 1000), b"group", NOW)
+        assert [one.open(decipher) for _ in range(3)] == [message] * 3
+    assert calls == [b"group"] * 2
+    foreign = SharedParcel(b"foreign", b"group", NOW)
+    for _ in range(2):
+        with pytest.raises(DecryptFailed):
+            foreign.open(decipher)
+
+
+def test_a_message_for_many_wakes_a_receiver_of_each(process: Process) -> None:
+    """One that waits by the full name or by the part up to ``!``; members without one keep it."""
+    audience = process.audience("p.1!a", "p.1!b", "p.2!a")
+    process.put_all(audience, "before")
+    own, shared = process.waiting_at("p.1!a"), process.waiting_at("p.2!")
+    assert process.take_shared("p.2!") == ("p.2!a", "before")
+    process.put_all(audience, "one")
+    assert own.woken
     assert shared.woken
+    assert [process.take("p.1!b") for _ in range(3)] == ["before", "one", None]
+    assert process.take_shared("p.2!") == ("p.2!a", "one")
 
 
 _names = st.sampled_from(["p.1!a", "p.1!b", "p.2!a", "q"])
 _steps = st.one_of(
     st.tuples(st.sampled_from(["put", "put", "take", "take_all", "put_back", "forget"]), _names),
+    st.tuples(st.just("put_all"), st.sampled_from(["few", "all"])),
     st.tuples(st.just("take_shared"), st.sampled_from(["p.1!", "p.2!"])),
     st.tuples(st.sampled_from(["expire", "clear"]), st.none()),
 )
@@ -319,6 +350,8 @@ class Accounts(Process):
         super().__init__(capacity=4)
         self.number = 0
         self.inside: defaultdict[str, list[str]] = defaultdict(list)
+        self.groups = {"few": ("p.1!a", "p.2!a"), "all": ("p.1!a", "p.1!b", "p.2!a", "q")}
+        self._join()
 
     def step(self, verb: str, name: str | None) -> None:
         if verb == "put" and name is not None:
@@ -326,6 +359,12 @@ class Accounts(Process):
             if len(self.inside[name]) < 4:
                 self.inside[name].append(str(self.number))
             self.put(name, str(self.number))
+        elif verb == "put_all" and name is not None:
+            self.number += 1
+            for member in self.groups[name]:
+                if len(self.inside[member]) < 4:
+                    self.inside[member].append(str(self.number))
+            self.put_all(self.audiences[name], str(self.number))
         elif verb == "take" and name is not None:
             assert self.take(name) == (self.inside[name].pop(0) if self.inside[name] else None)
         elif verb == "put_back" and name is not None:
@@ -342,6 +381,10 @@ class Accounts(Process):
         elif name is not None:
             self.inside[name].clear()
             getattr(self.boxes, verb)(self.boxes.open(name))
+            self._join()  # a mailbox that is forgotten leaves its groups before
+
+    def _join(self) -> None:
+        self.audiences = {name: self.audience(*members) for name, members in self.groups.items()}
 
     def take_from_any(self, inbox: str) -> None:
         """A shared receiver gets the head of one of the mailboxes, if any has a message."""

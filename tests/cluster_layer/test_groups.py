@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster_layer import scripts
-from cluster_layer.buffers import Mailbox, Parcel
+from cluster_layer.buffers import Audience, Mailbox, Parcel
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
 from cluster_layer.keys import Keys
@@ -280,8 +280,8 @@ class World:
         self.membership[member] = "perhaps" if member in self.own else after
         self.disturbed.add(member)
 
-    def _put_all(self, boxes: Sequence[Mailbox], parcel: Parcel) -> None:
-        for box in boxes:
+    def _put_all(self, audience: Audience, parcel: Parcel) -> None:
+        for box in audience.boxes:
             self.delivered[box.name, int(parcel.body)] += 1
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -22,6 +22,13 @@ SETTINGS = LinkSettings(prefix="test", timeout_s=5.0, connect_timeout_s=5.0)
 EXPIRY_MS = 60_000
 
 
+class Receiver(asyncio.Future[str]):
+    """A receiver that waits; its result is what it got."""
+
+    def wake(self) -> None:
+        raise AssertionError("it is the owner of the items who wakes")
+
+
 class Process:
     """Whoever the items are for: receivers as futures, in mailboxes."""
 
@@ -32,15 +39,15 @@ class Process:
         self.link = Link("shard", Endpoint.from_url(url), SETTINGS, Counters())
         self.reader = QueueReader(self.link, self, EXPIRY_MS)
 
-    def receive(self, channel: str) -> "asyncio.Future[str]":
-        """A receiver that waits; cancel it, and `gone(channel)`, to end that."""
-        receiver: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    def receive(self, channel: str) -> Receiver:
+        """A receiver that waits, until it is `gone(channel)`."""
+        receiver = Receiver()
         box = self.boxes.setdefault(channel, Mailbox(channel, 100, None))
         box.waiters.append(receiver)
         self.reader.want(box)
         return receiver
 
-    def gone(self, channel: str, receiver: "asyncio.Future[str]") -> None:
+    def gone(self, channel: str, receiver: Receiver) -> None:
         receiver.cancel()
         self.boxes[channel].waiters.remove(receiver)
         self.reader.unwant(self.boxes[channel])
@@ -49,12 +56,12 @@ class Process:
         assert shard == "shard"
         deadline, _, body = item.decode().partition(":")
         assert now_ms < int(deadline)
-        while box.waiters:
-            receiver = box.waiters.popleft()
-            if not receiver.done():
-                receiver.set_result(body)
-                return
-        self.nobody.append(body)
+        if box.waiters:
+            receiver = box.waiters.pop(0)
+            assert isinstance(receiver, Receiver)
+            receiver.set_result(body)
+        else:
+            self.nobody.append(body)
 
     def lose(self, reason: Loss, count: int) -> None:
         self.lost[reason] += count
