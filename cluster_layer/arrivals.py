@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgpack
@@ -17,7 +17,7 @@ from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import channel_context, group_context
-from cluster_layer.envelope import CONTROL, Envelope, decode
+from cluster_layer.envelope import CONTROL, MESSAGE, Envelope, decode
 from cluster_layer.errors import MalformedEnvelope
 from cluster_layer.inbox import Entry
 from cluster_layer.keys import Keys
@@ -70,6 +70,18 @@ class _Arrival(NamedTuple):
     deadline: float
 
 
+class _Lanes(dict[str, Lane]):
+    """The lanes of one kind by shard, made once: every message asks for one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __missing__(self, shard: str) -> Lane:
+        lane = self[shard] = Lane(shard, self._kind)
+        return lane
+
+
 class Arrivals:
     """Takes everything that arrives in a process; belongs to one loop."""
 
@@ -92,13 +104,15 @@ class Arrivals:
         self._barriers: dict[Lane, bool] = {}  # running; True: once more
         self._overtaken: dict[tuple[str, str], int] = {}  # shard, incarnation -> shard's time, ms
         self.lanes = Sequencer(self._deliver, self._ask, self._overtake)
+        self._group_lanes = _Lanes(GROUP)
+        self._inbox_lanes = _Lanes(INBOX)
 
     # -- what arrives
 
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
         """A message or a control from a shard's subscription."""
         text, _, data = payload.partition(b":")
-        lane = Lane(shard, GROUP)
+        lane = self._group_lanes[shard]
         self._counters.shards[shard].received += 1
         try:
             # What has no position of its own comes after all that was published before.
@@ -107,35 +121,50 @@ class Arrivals:
         except (ValueError, MalformedEnvelope):
             self._counters.lose(Loss.MALFORMED)
             return
-        group = "" if envelope.kind == CONTROL else keys.group_of(channel)
+        kind, ttl_ms, _, marks, body = envelope
+        group = "" if kind == CONTROL else keys.group_of(channel)
         now = time.monotonic()
-        deadline = now + envelope.ttl_ms / 1000 - self._recipient.late_s(shard)
-        self._offer(lane, _Arrival(envelope, group, position, deadline), now)
+        deadline = now + ttl_ms / 1000 - self._recipient.late_s(shard)
+        if kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
+            self._recipient.fan_out(group, position, body, deadline)
+        else:
+            self._offer(lane, _Arrival(envelope, group, position, deadline), now)
 
-    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None:
-        """An entry of an inbox, in the order of positions; never one twice."""
-        lane = Lane(shard, INBOX)
-        self._counters.shards[shard].received += 1
-        try:
-            envelope = decode(entry.data)
-        except MalformedEnvelope:
-            self._counters.lose(Loss.MALFORMED)
-            return
-        inboxes = self._recipient.inboxes_on(shard)
-        if envelope.channel is None or inbox_name(envelope.channel) not in inboxes:
-            self._counters.lose(Loss.MALFORMED)
-            return
-        left_ms = envelope.ttl_ms - entry.age_ms
-        if left_ms <= 0 and envelope.kind != CONTROL:
-            self._expired(envelope.channel)
-            return
-        if self._overtaken and entry.added_ms <= self._overtaken.get((shard, incarnation), 0):
-            self._counters.lose(Loss.ORDER)
-            return
+    def on_entries(
+        self, shard: str, incarnation: str, now_ms: int, entries: Sequence[Entry]
+    ) -> None:
+        """Entries of inboxes, in the order of their positions; never one twice."""
+        lane = self._inbox_lanes[shard]
         if self.lanes.incarnation(lane) is None:
             self.lanes.open(lane, incarnation)
+        self._counters.shards[shard].received += len(entries)
         now = time.monotonic()
-        self._offer(lane, _Arrival(envelope, "", entry.position, now + left_ms / 1000), now)
+        for position, added_ms, data in entries:
+            envelope = self._addressed(shard, data)
+            if envelope is None:
+                self._counters.lose(Loss.MALFORMED)
+                continue
+            kind, ttl_ms, channel, marks, body = envelope
+            left_ms = ttl_ms - max(0, now_ms - added_ms)
+            if left_ms <= 0 and kind == MESSAGE:
+                self._expired(str(channel))
+            elif self._overtaken and added_ms <= self._overtaken.get((shard, incarnation), 0):
+                self._counters.lose(Loss.ORDER)
+            elif kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
+                self._put(str(channel), body, now + left_ms / 1000)
+            else:
+                arrival = _Arrival(envelope, "", position, now + left_ms / 1000)
+                self._offer(lane, arrival, now)
+
+    def _addressed(self, shard: str, data: bytes) -> Envelope | None:
+        """The envelope in an entry; None: it is none of ours, or not for us."""
+        try:
+            envelope = decode(data, self._mailboxes.find)
+        except MalformedEnvelope:
+            return None
+        channel = envelope.channel
+        inboxes = self._recipient.inboxes_on(shard)
+        return envelope if channel is not None and inbox_name(channel) in inboxes else None
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> bool:
         """An item that was popped for a normal channel; False: nobody waits for it any more."""
@@ -256,10 +285,11 @@ class Arrivals:
                 arrival.group, arrival.position, envelope.body, arrival.deadline
             )
         else:
-            assert envelope.channel is not None  # noqa: S101 - on_entry saw to it
-            box = self._mailboxes.open(envelope.channel)
-            context = self._context(envelope.channel)
-            self._mailboxes.put(box, Parcel(envelope.body, context, arrival.deadline))
+            self._put(str(envelope.channel), envelope.body, arrival.deadline)
+
+    def _put(self, channel: str, body: bytes, deadline: float) -> None:
+        box = self._mailboxes.find(channel) or self._mailboxes.open(channel)
+        self._mailboxes.put(box, Parcel(body, self._context(channel), deadline))
 
     def _expired(self, channel: str) -> None:
         """A message expired before it was taken: its channel was not read, or this process."""

@@ -7,8 +7,8 @@ whichever connection reads.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from cluster_layer.batching import Command
 from cluster_layer.connection import CommandRefused, Connection
@@ -20,6 +20,7 @@ BLOCK_MS = 1000  # how long the shard keeps a read waiting; also how soon a dead
 ENTRIES = 256  # per stream and read
 KEEP_ALIVE_S = 20.0  # between extensions of the streams' time to live
 MAX_INCARNATIONS = 64
+MAX_DIGITS = 19  # of a position: a counter of Redis has 64 bits
 
 START = b"0-0"
 
@@ -39,20 +40,20 @@ class Cursors:
         return cursors
 
 
-class Entry(NamedTuple):
-    """One entry of an inbox. Times in ms of the shard's clock."""
-
-    position: int
-    added_ms: int
-    age_ms: int
-    data: bytes
+# Position, when it was added (ms of the shard's clock), envelope; an entry that is none of ours has
+# position 0 and no envelope. A bare tuple: there is one for every message.
+Entry: TypeAlias = tuple[int, int, bytes]
 
 
 class InboxOwner(Protocol):
     """Whoever the entries are for."""
 
     def inboxes_on(self, shard: str) -> Collection[str]: ...
-    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None: ...
+
+    def on_entries(
+        self, shard: str, incarnation: str, now_ms: int, entries: Sequence[Entry]
+    ) -> None:
+        """Entries in the order of their positions, as of this moment of the shard's clock."""
 
 
 class InboxReader(Reader[Connection]):
@@ -154,26 +155,32 @@ class InboxReader(Reader[Connection]):
         cursors = self._cursors.of(keys.incarnation)
         name_of = {keys.inbox(name): name for name in names}
         limit: int | None = None
-        found = []
-        for stream, entries in streams:
+        found: list[tuple[Entry, str, bytes]] = []
+        for stream, pairs in streams:
             name = name_of[stream]
-            seen = _id_of(cursors.get(name, START))
-            parsed = [_entry(entry_id, fields, now_ms) for entry_id, fields in entries]
-            if len(parsed) >= ENTRIES:
+            if len(pairs) >= ENTRIES:
                 # Beyond this position the other streams are ahead of what we know of this one.
-                limit = min(parsed[-1].position, limit or parsed[-1].position)
-            found += [
-                (entry, name, entry_id)
-                for entry, (entry_id, _) in zip(parsed, entries, strict=True)
-                if _id_of(entry_id) > seen
-            ]
-        found.sort(key=_position)
-        for entry, name, entry_id in found:
-            if limit is not None and entry.position > limit:
-                break
+                last, _, _ = _entry(*pairs[-1])
+                limit = last if limit is None else min(last, limit)
+            unseen = _after(cursors.get(name, START), pairs)
+            found += [(_entry(entry_id, fields), name, entry_id) for entry_id, fields in unseen]
+        if len(streams) > 1:
+            found.sort(key=_position)
+            if limit is not None:
+                found = [one for one in found if one[0][0] <= limit]
+        for _, name, entry_id in found:
             cursors[name] = entry_id
-            self._owner.on_entry(self._link.shard, keys.incarnation, entry)
+        entries = [entry for entry, _, _ in found]
+        self._owner.on_entries(self._link.shard, keys.incarnation, now_ms, entries)
         return limit is not None
+
+
+def _after(cursor: bytes, pairs: list[Any]) -> list[Any]:
+    """What another connection of ours has not read meanwhile; ids rise."""
+    seen = _id_of(cursor)
+    if _id_of(pairs[0][0]) > seen:
+        return pairs
+    return [pair for pair in pairs if _id_of(pair[0]) > seen]
 
 
 def _id_of(entry_id: bytes) -> tuple[int, int]:
@@ -181,18 +188,15 @@ def _id_of(entry_id: bytes) -> tuple[int, int]:
     return int(milliseconds), int(sequence)
 
 
-def _entry(entry_id: bytes, fields: list[bytes], now_ms: int) -> Entry:
-    """An entry; one that is none of ours has no position and no data."""
-    added_ms, _ = _id_of(entry_id)
-    values = dict(zip(fields[::2], fields[1::2], strict=False))
-    position = values.get(b"p", b"")
-    return Entry(
-        int(position) if position.isdigit() else 0,
-        added_ms,
-        max(0, now_ms - added_ms),
-        values.get(b"m", b""),
-    )
+def _entry(entry_id: bytes, fields: list[bytes]) -> Entry:
+    if len(fields) == 4 and fields[0] == b"m" and fields[2] == b"p":
+        _, data, _, position = fields
+    else:
+        values = dict(zip(fields[::2], fields[1::2], strict=False))
+        data, position = values.get(b"m", b""), values.get(b"p", b"")
+    is_position = position.isdigit() and len(position) <= MAX_DIGITS
+    return int(position) if is_position else 0, int(entry_id.partition(b"-")[0]), data
 
 
 def _position(found: tuple[Entry, str, bytes]) -> int:
-    return found[0].position
+    return found[0][0]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -257,8 +257,10 @@ class Node:
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
         self._arrivals.on_published(shard, keys, channel, payload)
 
-    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None:
-        self._arrivals.on_entry(shard, incarnation, entry)
+    def on_entries(
+        self, shard: str, incarnation: str, now_ms: int, entries: Sequence[Entry]
+    ) -> None:
+        self._arrivals.on_entries(shard, incarnation, now_ms, entries)
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None:
         if not self._arrivals.on_item(shard, box, now_ms, item):

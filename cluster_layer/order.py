@@ -227,6 +227,18 @@ class Sequencer:
 
     # -- messages
 
+    def passes(self, lane: Lane, position: int) -> bool:
+        """`offer` of a message without marks while nothing is held, which is nearly always.
+
+        True: it has been taken, the caller delivers it now. False: it has to be offered.
+        """
+        if self._blocked or self._floors:
+            return False
+        state = self._lanes[lane, self._incarnations[lane]]
+        if position > state.received:
+            state.received = position
+        return True
+
     def offer(
         self,
         lane: Lane,

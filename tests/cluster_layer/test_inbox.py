@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -39,12 +39,15 @@ class Process:
         assert shard == "shard"
         return self.inboxes
 
-    def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None:
+    def on_entries(
+        self, shard: str, incarnation: str, now_ms: int, entries: Sequence[Entry]
+    ) -> None:
         assert shard == "shard"
-        self.taken.append(entry.data.decode())
-        self.positions[incarnation].append(entry.position)
-        self.added.append(entry.added_ms)
-        self.ages.append(entry.age_ms)
+        for position, added_ms, data in entries:
+            self.taken.append(data.decode())
+            self.positions[incarnation].append(position)
+            self.added.append(added_ms)
+            self.ages.append(now_ms - added_ms)
 
     async def close(self) -> None:
         await asyncio.gather(self.reader.stop(), return_exceptions=True)
