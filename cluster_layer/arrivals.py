@@ -22,7 +22,7 @@ from cluster_layer.errors import MalformedEnvelope
 from cluster_layer.inbox import Entry
 from cluster_layer.keys import Keys
 from cluster_layer.names import inbox_name
-from cluster_layer.order import GROUP, INBOX, Lane, Sequencer
+from cluster_layer.order import GROUP, INBOX, Lane, Lanes, Sequencer
 from topology.errors import ClusterError
 
 BARRIER_AGAIN_S = 0.05
@@ -70,18 +70,6 @@ class _Arrival(NamedTuple):
     deadline: float
 
 
-class _Lanes(dict[str, Lane]):
-    """The lanes of one kind by shard, made once: every message asks for one."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self._kind = kind
-
-    def __missing__(self, shard: str) -> Lane:
-        lane = self[shard] = Lane(shard, self._kind)
-        return lane
-
-
 class Arrivals:
     """Takes everything that arrives in a process; belongs to one loop."""
 
@@ -104,8 +92,8 @@ class Arrivals:
         self._barriers: dict[Lane, bool] = {}  # running; True: once more
         self._overtaken: dict[tuple[str, str], int] = {}  # shard, incarnation -> shard's time, ms
         self.lanes = Sequencer(self._deliver, self._ask, self._overtake)
-        self._group_lanes = _Lanes(GROUP)
-        self._inbox_lanes = _Lanes(INBOX)
+        self._group_lanes = Lanes(GROUP)
+        self._inbox_lanes = Lanes(INBOX)
 
     # -- what arrives
 

@@ -35,6 +35,18 @@ class Lane(NamedTuple):
     kind: str
 
 
+class Lanes(dict[str, Lane]):
+    """The lanes of one kind by shard, each made once: every message asks for one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __missing__(self, shard: str) -> Lane:
+        lane = self[shard] = Lane(shard, self._kind)
+        return lane
+
+
 class Mark(NamedTuple):
     """Positions on one life of one shard after which a message may be delivered."""
 

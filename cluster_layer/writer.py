@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgpack
 
@@ -20,19 +19,11 @@ from cluster_layer.errors import ChannelFull, DeliveryUnknown
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import (
-    GROUP,
-    INBOX,
-    UNKNOWN,
-    Lane,
-    Trail,
-)
-from cluster_layer.scripts import Script
+from cluster_layer.order import GROUP, INBOX, UNKNOWN, Lane, Lanes, Trail
+from cluster_layer.writes import Append, Publish, Push, Write
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
-
-Build = Callable[[Keys, int], tuple[Sequence[bytes], Command]]
 
 
 class TrailCell:
@@ -69,12 +60,14 @@ class Writer:
         self._capacity_of = capacity_of
         self._expiry_ms = expiry_ms
         self._loop = asyncio.get_running_loop()
+        self._inbox_lanes = Lanes(INBOX)
+        self._group_lanes = Lanes(GROUP)
 
-    def send(self, channel: str, body: bytes, cell: TrailCell) -> Coroutine[Any, Any, None]:
+    async def send(self, channel: str, body: bytes, cell: TrailCell) -> None:
         """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
-        if is_process_specific(channel):
-            return self._append(channel, self._sealed(body, channel), MESSAGE, cell)
-        return self._push(channel, self._sealed(body, channel))
+        if cell.trail.uncertain and is_process_specific(channel):
+            await self._make_certain(cell)
+        await self._carry_out(self.message(channel, body, cell.trail), cell)
 
     async def group_send(self, group: str, body: bytes, cell: TrailCell) -> None:
         """Publish to a group's subscribers and send to the members that none of them serves.
@@ -82,23 +75,36 @@ class Writer:
         ShardUnavailable: nobody gets it. DeliveryUnknown. What a single member of the second kind
         does not get is counted, not raised.
         """
-        shard = self._links.routes.shard_of(group)
-        lane = Lane(shard, GROUP)
-        cipher = self._cipher
-        sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
         if cell.trail.uncertain:
             await self._make_certain(cell)
-        marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
-        envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
+        write = self.publication(group, body, cell.trail)
+        await self._carry_out(write, cell)
+        if write.members:
+            await self.send_to_members(write.members, body, cell)
 
-        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-            return (keys.members(group), keys.seq), (keys.group(group), envelope, fence_ms)
+    async def send_to_members(self, members: Sequence[str], body: bytes, cell: TrailCell) -> None:
+        """Send a group's message to the members that no subscriber serves."""
+        await asyncio.gather(*(self._send_to_member(name, body, cell) for name in members))
 
-        reply = await self._write(lane, cell, scripts.GROUP_SEND, build, lambda reply: reply[0])
-        self._counters.shards[shard].published += 1
-        if len(reply) > 1:
-            names = [name.decode() for name in reply[1:]]
-            await asyncio.gather(*(self._send_to_member(name, body, cell) for name in names))
+    def message(self, channel: str, body: bytes, trail: Trail) -> Append | Push:
+        """The write that a send is, after what its task has written before."""
+        cipher = self._cipher
+        if cipher is not None:
+            body = cipher.seal(body, channel_context(self._prefix, channel))
+        if is_process_specific(channel):
+            return self._appending(channel, body, MESSAGE, trail)
+        shard = self._links.routes.shard_of(channel)
+        envelope = encode(MESSAGE, self._expiry_ms, None, None, body)
+        return Push(channel, shard, self._capacity_of(channel), self._expiry_ms, envelope)
+
+    def publication(self, group: str, body: bytes, trail: Trail) -> Publish:
+        """The write that a group_send is, after what its task has written before."""
+        cipher = self._cipher
+        if cipher is not None:
+            body = cipher.seal(body, group_context(self._prefix, group))
+        lane = self._group_lanes[self._links.routes.shard_of(group)]
+        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
+        return Publish(group, lane, encode(MESSAGE, self._expiry_ms, None, marks, body))
 
     async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Add a member that this process does not serve. ShardUnavailable, DeliveryUnknown."""
@@ -138,77 +144,30 @@ class Writer:
 
     # -- internals
 
-    def _sealed(self, body: bytes, channel: str) -> bytes:
-        if self._cipher is None:
-            return body
-        return self._cipher.seal(body, channel_context(self._prefix, channel))
-
-    async def _append(self, channel: str, body: bytes, kind: int, cell: TrailCell) -> None:
-        inbox = inbox_name(channel)
-        shard = self._links.routes.shard_of(inbox)
-        lane = Lane(shard, INBOX)
-        capacity = self._capacity_of(channel)
-        if cell.trail.uncertain:
-            await self._make_certain(cell)
-        marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
+    def _appending(self, channel: str, body: bytes, kind: int, trail: Trail) -> Append:
+        lane = self._inbox_lanes[self._links.routes.shard_of(inbox_name(channel))]
+        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
         envelope = encode(kind, self._expiry_ms, channel, marks, body)
+        return Append(channel, lane, self._capacity_of(channel), self._expiry_ms, envelope)
 
-        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-            return (keys.inbox(inbox), keys.entries), (
-                capacity,
-                self._expiry_ms,
-                fence_ms,
-                envelope,
-            )
-
-        def position(reply: Any) -> int | None:
-            return int(reply[1]) if reply[0] else None
-
-        reply = await self._write(lane, cell, scripts.INBOX_APPEND, build, position)
-        self._check_accepted(channel, capacity, shard, reply)
-
-    async def _push(self, channel: str, body: bytes) -> None:
-        shard = self._links.routes.shard_of(channel)
-        capacity = self._capacity_of(channel)
-        envelope = encode(MESSAGE, self._expiry_ms, None, None, body)
-
-        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-            return (keys.queue(channel),), (capacity, self._expiry_ms, fence_ms, envelope)
-
-        reply = await self._links.to(shard).run(scripts.QUEUE_PUSH, build)
-        self._check_accepted(channel, capacity, shard, reply)
-
-    def _check_accepted(self, channel: str, capacity: int, shard: str, reply: Any) -> None:
-        accepted, depth, expired = reply
-        if expired:
-            self._counters.lose(Loss.EXPIRED, expired)
-        if not accepted:
-            raise ChannelFull(channel, depth, capacity)
-        self._counters.shards[shard].sent += 1
-
-    async def _write(
-        self,
-        lane: Lane,
-        cell: TrailCell,
-        script: Script,
-        build: Build,
-        position: Callable[[Any], int | None],
-    ) -> Any:
-        """Run a script and note in the trail where it wrote."""
-        link = self._links.to(lane.shard)
+    async def _carry_out(self, write: Write, cell: TrailCell) -> None:
+        """Run a write's script and note in the trail where it wrote."""
+        link = self._links.to(write.shard)
+        lane = write.lane
         try:
-            reply = await link.run(script, build)
+            reply = await link.run(write.script, write.build)
         except asyncio.CancelledError:
-            self._note(cell, lane, UNKNOWN)
+            if lane is not None:
+                self._note(cell, lane, UNKNOWN)
             raise
         except DeliveryUnknown:
-            self._note(cell, lane, await self._settled_position(lane))
+            if lane is not None:
+                self._note(cell, lane, await self._settled_position(lane))
             raise
-        written = position(reply)
-        if written is not None:
+        position = write.accepted(reply, self._counters)
+        if lane is not None and position is not None:
             now = self._loop.time()
-            cell.trail = cell.trail.after(lane, link.keys.incarnation, written, now)
-        return reply
+            cell.trail = cell.trail.after(lane, link.keys.incarnation, position, now)
 
     async def _settled_position(self, lane: Lane) -> int:
         """A position that a write of unknown outcome is not beyond, now that it is settled."""
@@ -245,6 +204,9 @@ class Writer:
     async def _tell(self, channel: str, control: dict[str, str]) -> None:
         """Send a control to the process that serves a channel; what it is for can do without."""
         try:
-            await self._append(channel, msgpack.packb(control), CONTROL, TrailCell(Trail()))
+            body = msgpack.packb(control)
+            await self._carry_out(
+                self._appending(channel, body, CONTROL, Trail()), TrailCell(Trail())
+            )
         except ClusterError as error:
             logger.info("%s was not told %s: %s", channel, control, error)

@@ -1,0 +1,125 @@
+"""What is written to a shard: for each verb its script, keys, arguments, and what an answer means.
+
+Nothing here waits or opens anything; `writer.py` and `unconfirmed.py` carry it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from cluster_layer import scripts
+from cluster_layer.batching import Command
+from cluster_layer.buffers import Loss
+from cluster_layer.counters import Counters
+from cluster_layer.errors import ChannelFull
+from cluster_layer.keys import Keys
+from cluster_layer.names import inbox_name
+from cluster_layer.order import Lane
+from cluster_layer.scripts import Script
+
+
+class Write(Protocol):
+    """One write, ready to be carried out on the home of its name."""
+
+    script: ClassVar[Script]
+
+    @property
+    def name(self) -> str:
+        """Of the channel or the group."""
+
+    @property
+    def shard(self) -> str: ...
+
+    @property
+    def lane(self) -> Lane | None:
+        """None: what is written there has no order with what is written elsewhere."""
+
+    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        """The keys and arguments of its script."""
+
+    def accepted(self, reply: Any, counters: Counters) -> int | None:
+        """Its position on the lane, by the script's reply. ChannelFull: it was not written."""
+
+
+class Append:
+    """A message, or a control, for a process-specific channel."""
+
+    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "lane", "name", "shard")
+    script: ClassVar[Script] = scripts.INBOX_APPEND
+
+    def __init__(
+        self, channel: str, lane: Lane, capacity: int, expiry_ms: int, envelope: bytes
+    ) -> None:
+        self.name = channel
+        self.lane = lane
+        self.shard = lane.shard
+        self._capacity = capacity
+        self._expiry_ms = expiry_ms
+        self._envelope = envelope
+
+    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        named = (keys.inbox(inbox_name(self.name)), keys.entries)
+        return named, (self._capacity, self._expiry_ms, fence_ms, self._envelope)
+
+    def accepted(self, reply: Any, counters: Counters) -> int | None:
+        _check_room(self.name, self.shard, self._capacity, reply, counters)
+        return int(reply[1])
+
+
+class Push:
+    """A message for a normal channel."""
+
+    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "lane", "name", "shard")
+    script: ClassVar[Script] = scripts.QUEUE_PUSH
+
+    def __init__(
+        self, channel: str, shard: str, capacity: int, expiry_ms: int, envelope: bytes
+    ) -> None:
+        self.name = channel
+        self.lane = None
+        self.shard = shard
+        self._capacity = capacity
+        self._expiry_ms = expiry_ms
+        self._envelope = envelope
+
+    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        arguments = (self._capacity, self._expiry_ms, fence_ms, self._envelope)
+        return (keys.queue(self.name),), arguments
+
+    def accepted(self, reply: Any, counters: Counters) -> int | None:
+        _check_room(self.name, self.shard, self._capacity, reply, counters)
+        return None
+
+
+class Publish:
+    """A message for a group."""
+
+    __slots__ = ("_envelope", "lane", "members", "name", "shard")
+    script: ClassVar[Script] = scripts.GROUP_SEND
+
+    def __init__(self, group: str, lane: Lane, envelope: bytes) -> None:
+        self.name = group
+        self.lane = lane
+        self.shard = lane.shard
+        self.members: list[str] = []  # once accepted: who has to be sent to one by one
+        self._envelope = envelope
+
+    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        named = (keys.members(self.name), keys.seq)
+        return named, (keys.group(self.name), self._envelope, fence_ms)
+
+    def accepted(self, reply: Any, counters: Counters) -> int | None:
+        counters.shards[self.shard].published += 1
+        if len(reply) > 1:
+            self.members = [name.decode() for name in reply[1:]]
+        return int(reply[0])
+
+
+def _check_room(channel: str, shard: str, capacity: int, reply: Any, counters: Counters) -> None:
+    has_room, depth, expired = reply
+    if expired:
+        counters.lose(Loss.EXPIRED, expired)
+    if not has_room:
+        raise ChannelFull(channel, depth, capacity)
+    counters.shards[shard].sent += 1
