@@ -55,8 +55,8 @@ class Bench:
     def few(self, full: int, quick: int) -> int:
         return quick if self.quick else full
 
-    async def layer(self) -> Layer:
-        return await make_layer(self.peer, self.servers.addresses)
+    async def layer(self, *, confirm: bool = True) -> Layer:
+        return await make_layer(self.peer, self.servers.addresses, confirm=confirm)
 
     async def settle(self, layer: object) -> None:
         await PEERS[self.peer].settle(layer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
 
+from benchmarks.model import OURS
 from benchmarks.servers import Addresses, Servers, start_nats, start_redis
 from cluster_layer import ClusterChannelLayer, envelope
 from cluster_layer.connection import Connection
@@ -113,6 +114,10 @@ def _make_cluster(addresses: Addresses) -> Any:
     return ClusterChannelLayer(hosts=list(addresses.redis), capacity=CAPACITY)
 
 
+def _make_unconfirmed(addresses: Addresses) -> Any:
+    return ClusterChannelLayer(hosts=list(addresses.redis), capacity=CAPACITY, confirm=False)
+
+
 def _hosts(addresses: Addresses) -> list[dict[str, Any]]:
     # redis-py's defaults would end an idle receive() of channels_redis after 5 s, and refuse the
     # 101st call in flight.
@@ -146,6 +151,11 @@ async def _open(layer: Any) -> None:
     await layer.open()
 
 
+async def _confirmed(layer: Any) -> None:
+    if isinstance(layer, ClusterChannelLayer):  # else it is what is below it, alone
+        await layer.wait_for_confirms()
+
+
 async def _flush_nats(layer: Any) -> None:
     # A publish only fills a buffer; there is no public way to wait until it has left.
     client = await layer._client()  # noqa: SLF001
@@ -161,7 +171,7 @@ _redis = partial(Peer, start=start_redis, open=_nothing, settle=_nothing)
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("cluster", start_redis, _make_cluster, _open, _nothing),
+        Peer(OURS, start_redis, _make_cluster, _open, _confirmed),
         _redis("core", make=_make_core),
         _redis("pubsub", make=_make_pubsub),
         Peer("nats", _nats, _make_nats, _nothing, _flush_nats),
@@ -172,12 +182,12 @@ PEERS = {
     )
 }
 
-LAYERS = ("cluster", "core", "pubsub", "nats")
+LAYERS = (OURS, "core", "pubsub", "nats")
 
 
-async def make_layer(peer: str, addresses: Addresses) -> Layer:
-    """A layer that the running loop owns."""
+async def make_layer(peer: str, addresses: Addresses, *, confirm: bool = True) -> Layer:
+    """A layer that the running loop owns; `confirm` is for ours, nobody else has it."""
     chosen = PEERS[peer]
-    layer = chosen.make(addresses)
+    layer = chosen.make(addresses) if confirm or peer != OURS else _make_unconfirmed(addresses)
     await chosen.open(layer)
     return cast(Layer, layer)

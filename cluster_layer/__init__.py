@@ -10,6 +10,7 @@ from cluster_layer.errors import (
     NotOurChannel,
     ShardUnavailable,
 )
+from cluster_layer.gaps import Gap
 from cluster_layer.layer import ClusterChannelLayer
 from topology.errors import ClusterError
 
@@ -19,6 +20,7 @@ __all__ = [
     "ClusterError",
     "ConfigError",
     "DeliveryUnknown",
+    "Gap",
     "InvalidMessage",
     "InvalidName",
     "MessageTooLarge",

@@ -51,6 +51,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self._unsent) + len(self._sent)
 
+    @property
+    def unsent(self) -> int:
+        """How many calls wait to be written."""
+        return len(self._unsent)
+
     def add(self, commands: Sequence[Command], waiter: Waiter, deadline: float) -> None:
         """Queue commands whose replies are wanted together (one: the reply; more: a list)."""
         for command in commands:

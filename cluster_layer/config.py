@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib import import_module
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from cluster_layer.endpoints import Endpoint, endpoints_of
 from cluster_layer.errors import ConfigError
+from cluster_layer.gaps import OnGap
 from topology.model import redacted_url
 
 # The specification wants 1 MB measured as JSON, and nothing grows more from JSON to msgpack than a
@@ -70,6 +73,8 @@ class Config:
     message_size_limit: int
     timeout: float
     connect_timeout: float
+    confirm: bool
+    on_gap: OnGap | None = field(compare=False)
     capacity_of: Callable[[str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +170,27 @@ def _prefix(key: str, value: object) -> str:
     return value
 
 
+def _flag(key: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _refused(key, value, "True or False is")
+
+
+def _hook(key: str, value: object) -> OnGap | None:
+    """A function, or where it is: settings that are data name it by its dotted path."""
+    allowed = "a plain function that takes a Gap is, or its dotted path"
+    function = value
+    if isinstance(value, str):
+        module, _, name = value.rpartition(".")
+        try:
+            function = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise _refused(key, value, f"{allowed}; it can't be imported: {error}") from error
+    if function is None or (callable(function) and not iscoroutinefunction(function)):
+        return function
+    raise _refused(key, value, allowed)
+
+
 def _any_int(key: str, value: object) -> int:
     """random_prefix_length made equal messages different in a sorted set; ours are different."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -191,6 +217,8 @@ _SCALARS: Final[tuple[tuple[str, Any, Callable[[str, object], Any]], ...]] = (
     ("message_size_limit", DEFAULT_MESSAGE_SIZE_LIMIT, _size_limit),
     ("timeout", 2.0, _seconds),
     ("connect_timeout", 1.0, _seconds),
+    ("confirm", True, _flag),
+    ("on_gap", None, _hook),
     ("random_prefix_length", 12, _any_int),
     ("serializer_format", "msgpack", _serializer_format),
 )

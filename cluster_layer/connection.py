@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import hiredis
 from redis.exceptions import RedisError
 
-from cluster_layer.batching import Batch, Command
+from cluster_layer.batching import Batch, Command, Waiter
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import incarnation_of, parse_info
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cluster_layer.endpoints import Endpoint
 
 MAX_PENDING = 100_000  # commands; more than this would not be answered within any deadline
+WRITE_AT = 128  # posted commands that do not wait for the end of the tick
 HIGH_WATER_BYTES = 1 << 20  # above this much in the socket's buffer, commands stay unsent
 CHECK_S = 0.1  # how late an overdue reply may be noticed
 
@@ -34,6 +35,12 @@ class _Detached:
 
     def is_closing(self) -> bool:
         return True
+
+
+class Caller(Waiter, Protocol):
+    """A waiter that is also told why there is no reply; an ``asyncio.Future`` is one."""
+
+    def set_exception(self, error: Any, /) -> None: ...
 
 
 class CommandRefused(ShardUnavailable):
@@ -93,14 +100,21 @@ class Connection(asyncio.Protocol):
         raises ShardUnavailable (never written) or DeliveryUnknown.
         """
         future = self._loop.create_future()
-        if self.lost is not None:
-            future.set_exception(ShardUnavailable(self.shard, self.lost))
-        elif len(self._batch) >= MAX_PENDING:
-            future.set_exception(ShardUnavailable(self.shard, f"{MAX_PENDING} commands wait"))
-        else:
-            self._batch.add(commands, future, self._loop.time() + (timeout_s or self.timeout_s))
+        if self._queue(commands, future, self._loop.time() + (timeout_s or self.timeout_s)):
             self._write_soon()
         return future
+
+    def post(self, commands: Sequence[Command], waiter: Caller, deadline: float) -> None:
+        """As `call`, for a waiter of the caller's own; `deadline` in loop time.
+
+        Who does not wait may queue many in one tick: they leave in several writes, so that the
+        shard has something to do meanwhile.
+        """
+        if self._queue(commands, waiter, deadline):
+            if self._batch.unsent < WRITE_AT:
+                self._write_soon()
+            else:
+                self._flush()
 
     async def execute(self, *commands: Command, timeout_s: float | None = None) -> Any:
         """The reply of one command, or the list of replies of several.
@@ -205,6 +219,17 @@ class Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         transport.set_protocol(self)
         transport.resume_reading()
+
+    def _queue(self, commands: Sequence[Command], waiter: Caller, deadline: float) -> bool:
+        """Queue commands for the next write; False: the waiter has been told why not."""
+        if self.lost is not None:
+            waiter.set_exception(ShardUnavailable(self.shard, self.lost))
+        elif len(self._batch) >= MAX_PENDING:
+            waiter.set_exception(ShardUnavailable(self.shard, f"{MAX_PENDING} commands wait"))
+        else:
+            self._batch.add(commands, waiter, deadline)
+            return True
+        return False
 
     def _on_reply(self, reply: Any) -> None:
         self._batch.resolve(reply)

@@ -29,6 +29,8 @@ class Counters:
     def __init__(self) -> None:
         self.shards: defaultdict[str, ShardCounters] = defaultdict(ShardCounters)
         self.lost: Counter[Loss] = Counter()
+        # Of messages sent with confirm=False, of which no caller was told.
+        self.unconfirmed = {"full": 0, "unavailable": 0, "unknown": 0}
 
     def lose(self, reason: Loss, count: int = 1) -> None:
         self.lost[reason] += count
@@ -36,5 +38,6 @@ class Counters:
     def as_dict(self) -> dict[str, Any]:
         return {
             "shards": {shard: asdict(counters) for shard, counters in list(self.shards.items())},
+            "unconfirmed": dict(self.unconfirmed),
             "lost": {reason.value: count for reason, count in list(self.lost.items())},
         }

@@ -15,6 +15,7 @@ from cluster_layer.links import Links, LinkSettings
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
 from cluster_layer.node import Node, NodeState
 from cluster_layer.routing import Routes, fixed_routes
+from cluster_layer.unconfirmed import Poster
 from cluster_layer.writer import Writer
 from topology.errors import StoreConfigError
 from topology.follower import Follower
@@ -36,6 +37,11 @@ class Runtime:
         self.links = Links(routes, settings, counters)
         expiry_ms = round(config.expiry * 1000)
         self.writer = Writer(self.links, counters, cipher, config.capacity_of, expiry_ms)
+        self.poster = Poster(self.writer, self.links, counters, config.on_gap)
+
+    async def close(self) -> None:
+        await self.poster.close()
+        await self.links.close()
 
 
 class Hosts:
@@ -116,12 +122,16 @@ class Hosts:
                 runtime = self._runtimes[loop] = self._make_runtime()
             return runtime
 
+    def runtimes(self) -> list[Runtime]:
+        """Those of all loops."""
+        return list(self._runtimes.values())
+
     def connected(self) -> dict[str, bool]:
         """Shard id -> whether any loop of this process is connected to it."""
         if not self.opened:
             return {}
         connected = dict.fromkeys(self.routes.endpoints(), False)
-        for runtime in list(self._runtimes.values()):
+        for runtime in self.runtimes():
             for shard, up in runtime.links.connected().items():
                 connected[shard] = connected[shard] or up
         return connected
@@ -138,7 +148,7 @@ class Hosts:
         if node is not None and node.loop is loop:
             await node.close()
         if runtime is not None:
-            await runtime.links.close()
+            await runtime.close()
 
     async def close(self) -> None:
         """Disconnect, on whichever loop. Memberships and messages stay for the next call."""
@@ -151,7 +161,7 @@ class Hosts:
         if node is not None:
             await _close_on(node.loop, node)
         for runtime in runtimes:
-            await _close_on(runtime.loop, runtime.links)
+            await _close_on(runtime.loop, runtime)
         if follower is not None:
             await asyncio.to_thread(follower.close)
 

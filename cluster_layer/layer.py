@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
 
@@ -28,7 +28,9 @@ from cluster_layer.names import (
     require_group_name,
 )
 from cluster_layer.node import Node, NodeClosed
-from cluster_layer.trails import recall, remember
+from cluster_layer.order import Trail
+from cluster_layer.trails import Past, PastCell, recall, remember, settled
+from cluster_layer.unconfirmed import SETTLING_TIMEOUTS
 from cluster_layer.writer import TrailCell
 
 T = TypeVar("T")
@@ -51,6 +53,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         self.channel_capacity = self.config.channel_capacity
         self.group_expiry = self.config.group_expiry
         self.prefix = self.config.prefix
+        self._confirm = self.config.confirm
         self._cipher = cipher_of(self.config.symmetric_encryption_keys)
         self._decipher = None if self._cipher is None else self._cipher.open
         self._scope = self.config.scope
@@ -68,20 +71,20 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     # -- the specification
 
-    async def send(self, channel: str, message: Message) -> None:
-        """Send a message to a channel.
+    async def send(self, channel: str, message: Message, *, confirm: bool | None = None) -> None:
+        """Send a message to a channel; `confirm=None` is that of the CONFIG.
 
         ChannelFull, MessageTooLarge, InvalidMessage, InvalidName, ShardUnavailable: it was not
-        sent. DeliveryUnknown: it may have been.
+        sent. DeliveryUnknown: it may have been. With `confirm=False` it returns once the message is
+        queued, and raises only what is wrong with the message or the name.
         """
         require_channel_name(channel)
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
-        cell = TrailCell(recall(self._scope))
-        try:
-            await _on(runtime, runtime.writer.send(channel, body, cell))
-        finally:
-            remember(self._scope, cell.trail)
+        if self._confirm if confirm is None else confirm:
+            await self._write(runtime, runtime.writer.send, channel, body)
+        elif not self._queue(runtime, runtime.poster.send, channel, body):
+            await self._queue_in_turn(runtime, runtime.poster.send_in_turn, channel, body)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel.
@@ -162,20 +165,21 @@ class ClusterChannelLayer(BaseChannelLayer):
         runtime = self._sender() or await self._first_sender()
         await _on(runtime, runtime.writer.remove_member(group, channel, self._group_expiry_ms))
 
-    async def group_send(self, group: str, message: Message) -> None:
+    async def group_send(
+        self, group: str, message: Message, *, confirm: bool | None = None
+    ) -> None:
         """Send a message to every member of a group; full channels miss it.
 
         MessageTooLarge, InvalidMessage, InvalidName, ShardUnavailable: nobody gets it.
-        DeliveryUnknown: everybody or nobody does.
+        DeliveryUnknown: everybody or nobody does. `confirm` as in `send`.
         """
         require_group_name(group)
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
-        cell = TrailCell(recall(self._scope))
-        try:
-            await _on(runtime, runtime.writer.group_send(group, body, cell))
-        finally:
-            remember(self._scope, cell.trail)
+        if self._confirm if confirm is None else confirm:
+            await self._write(runtime, runtime.writer.group_send, group, body)
+        elif not self._queue(runtime, runtime.poster.group_send, group, body):
+            await self._queue_in_turn(runtime, runtime.poster.group_send_in_turn, group, body)
 
     async def flush(self) -> None:
         """Empty all channels and groups of this prefix, in every process.
@@ -206,13 +210,23 @@ class ClusterChannelLayer(BaseChannelLayer):
         await self._ensure_open()
         self._hosts.own_runtime()
 
+    async def wait_for_confirms(self) -> None:
+        """Return when it is known of all unconfirmed messages until now what became of them."""
+        for runtime in self._hosts.runtimes():
+            if runtime.loop.is_running():
+                await _on(runtime, runtime.poster.all_answered())
+
     async def locate(self, name: str) -> str:
         """Id of the shard that serves a channel or a group."""
         await self._ensure_open()
         return self._hosts.routes.shard_of(inbox_name(name))
 
     def stats(self) -> dict[str, Any]:
-        """What this process counted: ``epoch``, ``process``, ``shards``, ``lost``."""
+        """What this process counted.
+
+        ``epoch``, ``process``, ``shards``, ``lost``, and ``unconfirmed``: what became of messages
+        sent with `confirm=False` that did not get through, or perhaps not.
+        """
         counted = self._counters.as_dict()
         connected = self._hosts.connected()
         shards = {
@@ -224,12 +238,61 @@ class ClusterChannelLayer(BaseChannelLayer):
             "process": self._process_id,
             "shards": shards,
             "lost": counted["lost"],
+            "unconfirmed": counted["unconfirmed"],
         }
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(prefix={self.prefix!r}, process={self._process_id})"
 
     # -- internals
+
+    async def _write(
+        self,
+        runtime: Runtime,
+        write: Callable[[str, bytes, TrailCell], Coroutine[Any, Any, None]],
+        name: str,
+        body: bytes,
+    ) -> None:
+        past = recall(self._scope)
+        cell = TrailCell(past if isinstance(past, Trail) else await self._settled(past))
+        try:
+            await _on(runtime, write(name, body, cell))
+        finally:
+            remember(self._scope, cell.trail)
+
+    def _queue(
+        self,
+        runtime: Runtime,
+        queue: Callable[[str, bytes, Past], Past | None],
+        name: str,
+        body: bytes,
+    ) -> bool:
+        """Queue an unconfirmed write; False: that can't be without waiting."""
+        if not runs_here(runtime.loop):
+            return False
+        past = recall(self._scope)
+        queued = queue(name, body, past)
+        if queued is None:
+            return False
+        if queued is not past:
+            remember(self._scope, queued)
+        return True
+
+    async def _queue_in_turn(
+        self,
+        runtime: Runtime,
+        queue: Callable[[str, bytes, PastCell], Coroutine[Any, Any, None]],
+        name: str,
+        body: bytes,
+    ) -> None:
+        cell = PastCell(recall(self._scope))
+        try:
+            await _on(runtime, queue(name, body, cell))
+        finally:
+            remember(self._scope, cell.past)
+
+    def _settled(self, past: Past) -> Coroutine[Any, Any, Trail]:
+        return settled(past, SETTLING_TIMEOUTS * self.config.timeout)
 
     @property
     def _group_expiry_ms(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
-from cluster_layer.connection import CommandRefused, Connection, NothingListens
+from cluster_layer.connection import Caller, CommandRefused, Connection, NothingListens
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
@@ -34,6 +34,10 @@ BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
 
 # The command was not executed, and asking anew can help: the primary moved, a script was flushed.
 _STALE_CONNECTION = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED")
+
+
+# What a script's keys and arguments are, once it is known which keys and what time the shard has.
+Build = Callable[[Keys, int], tuple[Sequence[bytes], Command]]
 
 
 class Routes(Protocol):
@@ -94,9 +98,7 @@ class Link:
         except TimeoutError:
             raise ShardUnavailable(self.shard, "not connected") from None
 
-    async def run(
-        self, script: Script, build: Callable[[Keys, int], tuple[Sequence[bytes], Command]]
-    ) -> Any:
+    async def run(self, script: Script, build: Build) -> Any:
         """Run a script whose keys and arguments `build(keys, fence_ms)` gives.
 
         ShardUnavailable: not executed. DeliveryUnknown: it may have been executed, and if it has
@@ -120,15 +122,57 @@ class Link:
                 raise
             except DeliveryUnknown:
                 counters.unknown += 1
-                await self._settled(fence)
+                await self.settled(fence)
                 raise
             refusal = connection.refusal(reply)
             if refusal is None:
                 return reply
-            if last or not await self._remedy(connection, refusal):
+            if last or not await self.remedy(connection, refusal):
                 counters.refused += 1
                 raise refusal
         raise AssertionError("unreachable")
+
+    def post(self, connection: Connection, script: Script, build: Build, waiter: Caller) -> float:
+        """As `run`, without waiting and without a second try; the loop time of its fence.
+
+        The waiter gets the reply, an error reply too, or ShardUnavailable or DeliveryUnknown; after
+        the latter, see `settled`.
+        """
+        timeout_s = self.settings.timeout_s
+        keys, arguments = build(self.keys, int(connection.shard_time_ms() + timeout_s * 1000))
+        fence = self._loop.time() + timeout_s
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        connection.post((command,), waiter, fence)
+        return fence
+
+    async def settled(self, fence: float) -> None:
+        """Return when a command that was not answered can't be executed any more.
+
+        That is so when its fence has passed (loop time), when the shard's process is gone, or when
+        the shard has answered on a new connection: by then it has read the old one to its end.
+        """
+        while (left_s := fence - self._loop.time()) > 0 and self.connection is None:
+            try:
+                async with asyncio.timeout(left_s):
+                    await asyncio.shield(self._attempt)
+            except NothingListens:
+                return
+            except (ShardUnavailable, TimeoutError):
+                continue
+
+    async def remedy(self, connection: Connection, refusal: CommandRefused) -> bool:
+        """Whether one more try makes sense: the refused command provably was not executed."""
+        reason = refusal.reason
+        if "NOSCRIPT" in reason:
+            await self._load_scripts(connection)
+            return True
+        if "LATE" in reason:
+            await connection.identify()  # our idea of the shard's clock was wrong
+            return True
+        if any(word in reason for word in _STALE_CONNECTION):
+            connection.close(reason)
+            return True
+        return False
 
     def shard_time_ms(self) -> float:
         """The shard's clock by the latest connection's idea of it; 0 before there was one."""
@@ -156,35 +200,6 @@ class Link:
         self._fail_attempt(ShardUnavailable(self.shard, "closed"))
 
     # -- internals
-
-    async def _settled(self, fence: float) -> None:
-        """Return when a command that was not answered can't be executed any more.
-
-        That is so when its fence has passed (loop time), when the shard's process is gone, or when
-        the shard has answered on a new connection: by then it has read the old one to its end.
-        """
-        while (left_s := fence - self._loop.time()) > 0 and self.connection is None:
-            try:
-                async with asyncio.timeout(left_s):
-                    await asyncio.shield(self._attempt)
-            except NothingListens:
-                return
-            except (ShardUnavailable, TimeoutError):
-                continue
-
-    async def _remedy(self, connection: Connection, refusal: CommandRefused) -> bool:
-        """Whether one more try makes sense: the refused command provably was not executed."""
-        reason = refusal.reason
-        if "NOSCRIPT" in reason:
-            await self._load_scripts(connection)
-            return True
-        if "LATE" in reason:
-            await connection.identify()  # our idea of the shard's clock was wrong
-            return True
-        if any(word in reason for word in _STALE_CONNECTION):
-            connection.close(reason)
-            return True
-        return False
 
     async def _keep(self) -> None:
         pause_s = 0.0

@@ -7,36 +7,123 @@ scope share it. Note that ``async_to_sync`` carries a context from one event loo
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from collections.abc import Hashable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
-from cluster_layer.order import Trail
+from cluster_layer.loops import run_on, runs_here
+from cluster_layer.order import UNKNOWN, Lane, Trail
 
 MAX_SCOPES: Final = 16  # of one task; the one written to longest ago is forgotten first
 
+
+class Unanswered:
+    """Writes of a task to one lane that are on their way, and what it had written before.
+
+    The task goes on writing to that lane behind them, on the same connection. Before it writes to
+    another lane they must have been answered, because what it writes there names their positions.
+    Belongs to one loop.
+    """
+
+    __slots__ = (
+        "_settled",
+        "before",
+        "closed",
+        "connection",
+        "incarnation",
+        "lane",
+        "loop",
+        "on_their_way",
+        "position",
+    )
+
+    def __init__(self, before: Trail, lane: Lane, connection: object, incarnation: str) -> None:
+        self.before = before
+        self.lane = lane
+        self.connection = connection
+        self.loop = asyncio.get_running_loop()
+        self.on_their_way = 0
+        self.closed = False  # somebody waits for the last answer: nothing more is added
+        self.position: int | None = None  # the highest that has been answered
+        self.incarnation = incarnation
+        self._settled: asyncio.Future[None] | None = None
+
+    def answered(self, position: int | None) -> None:
+        """One of them was; None: it was not written."""
+        if position is not None and (self.position is None or position > self.position):
+            self.position = position
+        self.on_their_way -= 1
+        if not self.on_their_way and self._settled is not None:
+            self._settled.set_result(None)
+            self._settled = None
+
+    def trail(self, now: float) -> Trail:
+        """The task's trail, once all of them have been answered."""
+        position = UNKNOWN if self.on_their_way else self.position
+        if position is None:
+            return self.before
+        return self.before.after(self.lane, self.incarnation, position, now)
+
+    async def settled(self) -> None:
+        """Return when all of them have been answered."""
+        if self.on_their_way:
+            self.closed = True
+            self._settled = self._settled or self.loop.create_future()
+            await asyncio.shield(self._settled)
+
+
+Past: TypeAlias = Trail | Unanswered
+
+
+class PastCell:
+    """Carries a task's past into a write, perhaps on another loop, and back."""
+
+    __slots__ = ("past",)
+
+    def __init__(self, past: Past) -> None:
+        self.past = past
+
+
+async def settled(past: Past, timeout_s: float) -> Trail:
+    """The trail, once everything in it has been answered.
+
+    What has not been after so long, or lived on a loop that has ended, counts as unknown.
+    """
+    if isinstance(past, Trail):
+        return past
+    if past.on_their_way and past.loop.is_running():
+        waiting = past.settled()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await (waiting if runs_here(past.loop) else run_on(past.loop, waiting))
+        except TimeoutError:
+            pass
+    return past.trail(asyncio.get_running_loop().time())
+
+
 _NOTHING: Final = Trail()
 
-_trails: contextvars.ContextVar[Mapping[Hashable, Trail]] = contextvars.ContextVar(
+_pasts: contextvars.ContextVar[Mapping[Hashable, Past]] = contextvars.ContextVar(
     "cluster_layer_trails",
     default=MappingProxyType({}),
 )
 
 
-def recall(scope: Hashable) -> Trail:
-    """The running task's trail in a scope."""
-    return _trails.get().get(scope, _NOTHING)
+def recall(scope: Hashable) -> Past:
+    """What the running task wrote lately in a scope."""
+    return _pasts.get().get(scope, _NOTHING)
 
 
-def remember(scope: Hashable, trail: Trail) -> None:
-    """From now on this is the running task's trail in a scope."""
-    trails = _trails.get()
-    if len(trails) == 1 and scope in trails:  # nearly every program has one layer
-        _trails.set({scope: trail})
+def remember(scope: Hashable, past: Past) -> None:
+    """From now on this is what the running task wrote lately in a scope."""
+    pasts = _pasts.get()
+    if len(pasts) == 1 and scope in pasts:  # nearly every program has one layer
+        _pasts.set({scope: past})
         return
-    renewed = {other: kept for other, kept in trails.items() if other != scope}
+    renewed = {other: kept for other, kept in pasts.items() if other != scope}
     if len(renewed) >= MAX_SCOPES:
         del renewed[next(iter(renewed))]
-    renewed[scope] = trail
-    _trails.set(renewed)
+    renewed[scope] = past
+    _pasts.set(renewed)

@@ -66,7 +66,7 @@ class Writer:
     async def send(self, channel: str, body: bytes, cell: TrailCell) -> None:
         """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
         if cell.trail.uncertain and is_process_specific(channel):
-            await self._make_certain(cell)
+            await self.make_certain(cell)
         await self._carry_out(self.message(channel, body, cell.trail), cell)
 
     async def group_send(self, group: str, body: bytes, cell: TrailCell) -> None:
@@ -76,7 +76,7 @@ class Writer:
         does not get is counted, not raised.
         """
         if cell.trail.uncertain:
-            await self._make_certain(cell)
+            await self.make_certain(cell)
         write = self.publication(group, body, cell.trail)
         await self._carry_out(write, cell)
         if write.members:
@@ -100,11 +100,11 @@ class Writer:
     def publication(self, group: str, body: bytes, trail: Trail) -> Publish:
         """The write that a group_send is, after what its task has written before."""
         cipher = self._cipher
-        if cipher is not None:
-            body = cipher.seal(body, group_context(self._prefix, group))
+        sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
         lane = self._group_lanes[self._links.routes.shard_of(group)]
         marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
-        return Publish(group, lane, encode(MESSAGE, self._expiry_ms, None, marks, body))
+        envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
+        return Publish(group, lane, envelope, body)
 
     async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Add a member that this process does not serve. ShardUnavailable, DeliveryUnknown."""
@@ -162,14 +162,14 @@ class Writer:
             raise
         except DeliveryUnknown:
             if lane is not None:
-                self._note(cell, lane, await self._settled_position(lane))
+                self._note(cell, lane, await self.settled_position(lane))
             raise
         position = write.accepted(reply, self._counters)
         if lane is not None and position is not None:
             now = self._loop.time()
             cell.trail = cell.trail.after(lane, link.keys.incarnation, position, now)
 
-    async def _settled_position(self, lane: Lane) -> int:
+    async def settled_position(self, lane: Lane) -> int:
         """A position that a write of unknown outcome is not beyond, now that it is settled."""
         link = self._links.to(lane.shard)
         if link.connection is not None:
@@ -178,13 +178,13 @@ class Writer:
                 return int(await link.connection.execute(("GET", counter)) or 0)
         return UNKNOWN
 
-    async def _make_certain(self, cell: TrailCell) -> None:
+    async def make_certain(self, cell: TrailCell) -> None:
         """Find out how far cancelled writes can have come, before something follows them.
 
         A shard that can't be asked stays unknown.
         """
         for lane in cell.trail.uncertain_lanes():
-            position = await self._settled_position(lane)
+            position = await self.settled_position(lane)
             if position != UNKNOWN:
                 self._note(cell, lane, position)
 

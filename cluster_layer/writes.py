@@ -95,11 +95,12 @@ class Push:
 class Publish:
     """A message for a group."""
 
-    __slots__ = ("_envelope", "lane", "members", "name", "shard")
+    __slots__ = ("_envelope", "body", "lane", "members", "name", "shard")
     script: ClassVar[Script] = scripts.GROUP_SEND
 
-    def __init__(self, group: str, lane: Lane, envelope: bytes) -> None:
+    def __init__(self, group: str, lane: Lane, envelope: bytes, body: bytes) -> None:
         self.name = group
+        self.body = body  # not sealed
         self.lane = lane
         self.shard = lane.shard
         self.members: list[str] = []  # once accepted: who has to be sent to one by one

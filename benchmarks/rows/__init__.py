@@ -15,6 +15,7 @@ from benchmarks.rows import (
     scaling,
     sending,
     sync_calls,
+    unconfirmed,
 )
 from benchmarks.rows.row import Row
 
@@ -22,6 +23,7 @@ ROWS: tuple[Row, ...] = (
     *sending.ROWS,
     *receiving.ROWS,
     *groups.ROWS,
+    *unconfirmed.ROWS,
     *sync_calls.ROWS,
     *processes.ROWS,
     *joining.ROWS,

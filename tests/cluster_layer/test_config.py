@@ -1,5 +1,6 @@
 """CONFIG: what is understood, and what is said about mistakes."""
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -267,3 +268,34 @@ def test_passwords_are_in_no_repr() -> None:
         {"topology": {"url": f"zookeeper://u:{SECRET}@zk:2181/s", "digest": SECRET}}
     )
     assert SECRET not in repr(source)
+
+
+def told(_gap: object) -> None:
+    """A hook that settings can name by its dotted path."""
+
+
+async def told_later(_gap: object) -> None:
+    """One that nobody would wait for."""
+
+
+def test_a_hook_is_a_function_or_its_dotted_path() -> None:
+    """Settings that are data can name it, too."""
+    assert Config.from_dict({}).on_gap is None
+    assert Config.from_dict({"on_gap": told}).on_gap is told
+    assert Config.from_dict({"on_gap": "json.dumps"}).on_gap is json.dumps
+
+
+@pytest.mark.parametrize("hook", [told_later, 5, "", "told", "json.dumpz", "no.such.module"])
+def test_what_can_t_be_called_at_once_is_no_hook(hook: object) -> None:
+    """A mistake shows when the layer is made, not with the first gap."""
+    with pytest.raises(ConfigError, match="on_gap"):
+        Config.from_dict({"on_gap": hook})
+
+
+@pytest.mark.parametrize("value", [None, 0, "yes"])
+def test_confirm_is_a_flag(value: object) -> None:
+    """Nothing else is taken for one."""
+    assert Config.from_dict({}).confirm is True
+    assert Config.from_dict({"confirm": False}).confirm is False
+    with pytest.raises(ConfigError, match="confirm"):
+        Config.from_dict({"confirm": value})

@@ -1,6 +1,7 @@
 """Trails are kept per task and per scope."""
 
 import asyncio
+from collections.abc import Hashable
 
 from asgiref.sync import async_to_sync
 
@@ -8,6 +9,13 @@ from cluster_layer.order import INBOX, Lane, Trail
 from cluster_layer.trails import MAX_SCOPES, recall, remember
 
 LANE = Lane("one", INBOX)
+
+
+def recalled(scope: Hashable) -> Trail:
+    """The running task's trail, of which nothing is on its way."""
+    past = recall(scope)
+    assert isinstance(past, Trail)
+    return past
 
 
 def trail(position: int) -> Trail:
@@ -19,9 +27,11 @@ async def test_scopes_do_not_mix() -> None:
     remember("one", trail(1))
     remember("two", trail(2))
     remember("one", trail(3))
-    positions = [recall(scope).marks(Lane("other", "group"), 0.0, 1.0) for scope in ("one", "two")]
+    positions = [
+        recalled(scope).marks(Lane("other", "group"), 0.0, 1.0) for scope in ("one", "two")
+    ]
     assert [marks and marks["one"].inbox for marks in positions] == [3, 2]
-    assert len(recall("three")) == 0
+    assert len(recalled("three")) == 0
 
 
 async def test_tasks_inherit_and_keep_to_themselves() -> None:
@@ -30,12 +40,12 @@ async def test_tasks_inherit_and_keep_to_themselves() -> None:
     remember("scope", parents)
 
     async def child() -> Trail:
-        inherited = recall("scope")
+        inherited = recalled("scope")
         remember("scope", trail(2))
         return inherited
 
     assert await asyncio.create_task(child()) is parents
-    assert recall("scope") is parents
+    assert recalled("scope") is parents
 
 
 def test_a_trail_outlives_the_loop_of_one_call() -> None:
@@ -45,7 +55,7 @@ def test_a_trail_outlives_the_loop_of_one_call() -> None:
         remember("sync", trail(7))
 
     async_to_sync(write)()
-    assert len(recall("sync")) == 1
+    assert len(recalled("sync")) == 1
 
 
 async def test_the_number_of_scopes_is_bounded() -> None:
@@ -53,6 +63,6 @@ async def test_the_number_of_scopes_is_bounded() -> None:
     for number in range(MAX_SCOPES + 1):
         remember(number, trail(number + 1))
         remember(0, trail(1))
-    assert len(recall(0)) == 1
-    assert len(recall(1)) == 0
-    assert all(len(recall(number)) for number in range(2, MAX_SCOPES + 1))
+    assert len(recalled(0)) == 1
+    assert len(recalled(1)) == 0
+    assert all(len(recalled(number)) for number in range(2, MAX_SCOPES + 1))

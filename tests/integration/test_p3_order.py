@@ -43,9 +43,14 @@ async def _write_mixed(
             await layer.group_send(choice.choice(groups), numbered(number))
 
 
+@pytest.mark.parametrize("confirm", [True, False], ids=["confirmed", "unconfirmed"])
 @pytest.mark.parametrize("delays", [(0.0, 0.0, 0.0), (0.0, 0.03, 0.06), (0.06, 0.0, 0.03)])
 async def test_mixed_verbs_over_several_shards_arrive_in_order(
-    shards: list[RedisServer], proxies: list[TcpProxy], tmp_path: Path, delays: Delays
+    shards: list[RedisServer],
+    proxies: list[TcpProxy],
+    tmp_path: Path,
+    delays: Delays,
+    confirm: bool,
 ) -> None:
     """The reader hears the shards with different delays, the writer has none: order holds."""
     ids = ["one", "two", "three"]
@@ -53,9 +58,10 @@ async def test_mixed_verbs_over_several_shards_arrive_in_order(
     near = topology_file(tmp_path / "near.json", dict(zip(ids, shards, strict=True)))
     far = topology_file(tmp_path / "far.json", dict(zip(ids, proxies, strict=True)))
     async with (
-        open_layer(topology=near, prefix=prefix, capacity=1000) as writer,
+        open_layer(topology=near, prefix=prefix, capacity=1000, confirm=confirm) as writer,
         open_layer(topology=far, prefix=prefix, capacity=1000) as reader,
     ):
+        await writer.open()
         channel = await reader.new_channel()
         groups = await names_on_all_shards(reader, "group")
         for group in groups:

@@ -26,6 +26,7 @@ PURE = (
     "topology.ports",
     "topology.stores.swap",
     "cluster_layer.errors",
+    "cluster_layer.gaps",
     "cluster_layer.config",
     "cluster_layer.names",
     "cluster_layer.keys",

@@ -1,0 +1,288 @@
+"""Writes whose callers do not wait for the shard's answer (``confirm=False``).
+
+A write is queued on its shard's connection, and the caller goes on. What becomes of it is counted,
+and what was not written, or may not have been, is told to the gap hook. At most MAX_ON_THEIR_WAY
+are on their way per event loop; the next one waits.
+
+Promises are those of confirmed writes but one: no error reaches the caller. In particular order
+(P3) holds, see `trails.Unanswered`, and what may have been written is never written again. Nor is
+what was refused: others of the same task may already be behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.counters import Counters
+from cluster_layer.errors import ChannelFull, ShardUnavailable
+from cluster_layer.gaps import Gap, OnGap
+from cluster_layer.links import Links
+from cluster_layer.names import inbox_name
+from cluster_layer.order import UNKNOWN, Lane, Trail
+from cluster_layer.trails import Past, PastCell, Unanswered, settled
+from cluster_layer.writer import TrailCell, Writer
+from cluster_layer.writes import Publish, Write
+from topology.errors import ClusterError
+
+logger = logging.getLogger("cluster_layer")
+
+# A shard needs some 10 ms for so many. They are also what a task can write before others have
+# their turn.
+MAX_ON_THEIR_WAY: Final = 1_000
+ROOM: Final = MAX_ON_THEIR_WAY // 2  # who waits for room goes on when so few are left
+SETTLING_TIMEOUTS: Final = 3  # until the answer is overdue, until the write can't happen, and one
+
+
+class _Posted:
+    """One write on its way, in the place of the future of its answer."""
+
+    __slots__ = ("_poster", "connection", "fence", "unanswered", "write")
+
+    def __init__(self, poster: Poster, write: Write, connection: Connection) -> None:
+        self._poster = poster
+        self.write = write
+        self.connection = connection
+        self.unanswered: Unanswered | None = None
+        self.fence = 0.0  # loop time after which it can't be executed any more
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, reply: Any) -> None:
+        self._poster.on_reply(self, reply)
+
+    def set_exception(self, error: ClusterError) -> None:
+        self._poster.on_loss(self, error)
+
+
+class Poster:
+    """Queues writes and finds out what becomes of them; belongs to one loop."""
+
+    def __init__(
+        self, writer: Writer, links: Links, counters: Counters, on_gap: OnGap | None
+    ) -> None:
+        self._writer = writer
+        self._links = links
+        self._counters = counters
+        self._on_gap = on_gap
+        self._timeout_s = links.settings.timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._on_their_way = 0
+        self._room: asyncio.Future[None] | None = None  # done when there is some
+        self._idle: asyncio.Future[None] | None = None  # done when nothing is on its way
+        self._in_doubt: defaultdict[str, list[tuple[_Posted, ClusterError]]] = defaultdict(list)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- writing
+
+    def send(self, channel: str, body: bytes, past: Past) -> Past | None:
+        """Queue a message for a channel; the task's past after it. None: not without waiting."""
+        trail = self._trail_of(past)
+        if trail is None or trail.uncertain:
+            return None
+        return self._queue(self._writer.message(channel, body, trail), past, trail)
+
+    def group_send(self, group: str, body: bytes, past: Past) -> Past | None:
+        """Queue a message for a group; the task's past after it. None: not without waiting."""
+        trail = self._trail_of(past)
+        if trail is None or trail.uncertain:
+            return None
+        return self._queue(self._writer.publication(group, body, trail), past, trail)
+
+    async def send_in_turn(self, channel: str, body: bytes, cell: PastCell) -> None:
+        """Queue a message for a channel as soon as that can be."""
+        await self._in_turn(channel, cell, lambda trail: self._writer.message(channel, body, trail))
+
+    async def group_send_in_turn(self, group: str, body: bytes, cell: PastCell) -> None:
+        """Queue a message for a group as soon as that can be."""
+        await self._in_turn(group, cell, lambda trail: self._writer.publication(group, body, trail))
+
+    async def all_answered(self) -> None:
+        """Return when it is known of every write until now what became of it."""
+        if self._on_their_way:
+            self._idle = self._idle or self._loop.create_future()
+            await asyncio.shield(self._idle)
+
+    async def close(self) -> None:
+        """Wait for what is on its way, as long as its answers may take, and stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLING_TIMEOUTS * self._timeout_s):
+                await self.all_answered()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _trail_of(self, past: Past) -> Trail | None:
+        """What the next write has to name; None: there is no room for one."""
+        if self._on_their_way >= MAX_ON_THEIR_WAY:
+            return None
+        if isinstance(past, Trail):
+            return past
+        return past.before if past.on_their_way else past.trail(self._loop.time())
+
+    def _queue(self, write: Write, past: Past, trail: Trail) -> Past | None:
+        link = self._links.to(write.shard)
+        connection, lane = link.connection, write.lane
+        if connection is None:
+            return None
+        going_on = past if isinstance(past, Unanswered) and past.on_their_way else None
+        posted = _Posted(self, write, connection)
+        if lane is not None:
+            if going_on is None:
+                going_on = Unanswered(trail, lane, connection, link.keys.incarnation)
+            elif not _may_follow(going_on, connection, lane):
+                return None
+            going_on.on_their_way += 1
+            posted.unanswered = going_on
+        self._on_their_way += 1
+        posted.fence = link.post(connection, write.script, write.build, posted)
+        return going_on or trail
+
+    async def _in_turn(
+        self, name: str, cell: PastCell, write_after: Callable[[Trail], Write]
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while not await self._queued(name, cell, write_after):
+                    pass
+        except TimeoutError:
+            shard = self._links.routes.shard_of(inbox_name(name))
+            reason = f"{self._on_their_way} messages are on their way"
+            self._refused(name, ShardUnavailable(shard, reason))
+        except ShardUnavailable as error:
+            self._refused(name, error)
+
+    async def _queued(
+        self, name: str, cell: PastCell, write_after: Callable[[Trail], Write]
+    ) -> bool:
+        """Wait for whatever keeps a write from being queued, and try it."""
+        link = self._links.to(self._links.routes.shard_of(inbox_name(name)))
+        await link.ready()
+        if self._on_their_way >= MAX_ON_THEIR_WAY:
+            self._room = self._room or self._loop.create_future()
+            await asyncio.shield(self._room)
+        trail = self._trail_of(cell.past)
+        past = None if trail is None else self._queue(write_after(trail), cell.past, trail)
+        if past is not None:
+            cell.past = past
+            return True
+        if trail is not None and link.connection is not None:
+            certain = TrailCell(await settled(cell.past, SETTLING_TIMEOUTS * self._timeout_s))
+            await self._writer.make_certain(certain)
+            cell.past = certain.trail
+        return False
+
+    # -- what becomes of it
+
+    def on_reply(self, posted: _Posted, reply: Any) -> None:
+        write = posted.write
+        refusal = None if type(reply) is list else posted.connection.refusal(reply)
+        if refusal is not None:
+            self._refused(write.name, refusal)
+            self._finish(posted, None)
+            self._spawn(self._remedied(posted, refusal))
+            return
+        try:
+            position = write.accepted(reply, self._counters)
+        except ChannelFull as error:
+            self._report(write.name, error, "full")
+            position = None
+        if isinstance(write, Publish) and write.members:
+            self._spawn(self._sent_to_members(posted, write, position))
+        else:
+            self._finish(posted, position)
+
+    def on_loss(self, posted: _Posted, error: ClusterError) -> None:
+        """Its connection is lost."""
+        shard = posted.write.shard
+        if isinstance(error, ShardUnavailable):
+            self._refused(posted.write.name, error)
+            self._finish(posted, None)
+            return
+        if shard not in self._in_doubt:
+            self._spawn(self._settled(shard))  # begins when all of that connection are here
+        self._in_doubt[shard].append((posted, error))
+
+    async def _settled(self, shard: str) -> None:
+        """Tell of writes of unknown outcome once they can't happen any more."""
+        link = self._links.to(shard)
+        doubts = self._in_doubt.pop(shard)
+        positions: dict[Lane | None, int] = {}
+        try:
+            await link.settled(max(posted.fence for posted, _ in doubts))
+            for lane in {posted.write.lane for posted, _ in doubts}:
+                if lane is not None:
+                    positions[lane] = await self._writer.settled_position(lane)
+        finally:
+            for posted, error in doubts:
+                self._counters.shards[shard].unknown += 1
+                self._report(posted.write.name, error, "unknown")
+                unanswered, position = posted.unanswered, None
+                # What was written to another life of the shard is lost.
+                if unanswered and unanswered.incarnation == link.keys.incarnation:
+                    position = positions.get(unanswered.lane, UNKNOWN)
+                self._finish(posted, position)
+
+    async def _sent_to_members(self, posted: _Posted, write: Publish, position: int | None) -> None:
+        """A group's message goes to some members one by one; until then it is on its way."""
+        unanswered = posted.unanswered
+        assert unanswered is not None  # noqa: S101 - groups have lanes
+        before = unanswered.before.after(
+            unanswered.lane, unanswered.incarnation, position or UNKNOWN, self._loop.time()
+        )
+        cell = TrailCell(before)
+        try:
+            await self._writer.send_to_members(write.members, write.body, cell)
+        finally:
+            unanswered.before = cell.trail
+            self._finish(posted, position)
+
+    async def _remedied(self, posted: _Posted, refusal: CommandRefused) -> None:
+        """Do what makes later writes succeed; this one is not tried again."""
+        with contextlib.suppress(ClusterError):
+            await self._links.to(posted.write.shard).remedy(posted.connection, refusal)
+
+    def _finish(self, posted: _Posted, position: int | None) -> None:
+        self._on_their_way -= 1
+        if posted.unanswered is not None:
+            posted.unanswered.answered(position)
+        if self._room is not None and self._on_their_way <= ROOM:
+            self._room.set_result(None)
+            self._room = None
+        if self._idle is not None and not self._on_their_way:
+            self._idle.set_result(None)
+            self._idle = None
+
+    def _refused(self, name: str, error: ShardUnavailable) -> None:
+        self._counters.shards[error.shard].refused += 1
+        self._report(name, error, "unavailable")
+
+    def _report(self, name: str, error: ClusterError, kind: str) -> None:
+        self._counters.unconfirmed[kind] += 1
+        if self._on_gap is None:
+            return
+        try:
+            self._on_gap(Gap(name, error))
+        except Exception:
+            logger.exception("CONFIG on_gap failed")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the channel layer failed", exc_info=task.exception())
+
+
+def _may_follow(unanswered: Unanswered, connection: Connection, lane: Lane) -> bool:
+    """Whether a write can go behind these without waiting for their answers."""
+    return unanswered.connection is connection and unanswered.lane == lane and not unanswered.closed
