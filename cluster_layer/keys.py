@@ -26,10 +26,30 @@ def parse_info(text: str) -> Mapping[str, str]:
     return {name: value for name, colon, value in lines if colon}
 
 
+class ClusterKeys:
+    """What a cluster keeps on one life of one shard, whatever the prefixes of its layers."""
+
+    __slots__ = ("_process", "announcements", "beats", "epoch", "reports", "topology")
+
+    def __init__(self, cluster: str, incarnation: str, db: int) -> None:
+        base = f"cluster-layer:{cluster}:{incarnation}:"
+        self.epoch = (base + "e").encode()  # string: the epoch that this shard serves
+        self.topology = (base + "t").encode()  # string: the encoded topology of that epoch
+        self.reports = (base + "p").encode()  # hash: process id -> report
+        self.beats = (base + "b").encode()  # sorted set: process id by time of its latest report
+        self.announcements = f"{base}a{db}".encode()  # pub/sub channel: new epochs
+        self._process = f"{base}p{db}:".encode()
+
+    def process(self, process_id: str) -> bytes:
+        """Pub/sub channel: subscribed to by a process for as long as it receives here."""
+        return self._process + process_id.encode()
+
+
 class Keys:
     """The keys of one layer (prefix) on one life of one shard (incarnation), in one database.
 
-    Pub/sub knows no databases, so its channel names have the number in them.
+    Pub/sub knows no databases, so its channel names have the number in them. `cluster` holds what
+    all prefixes have in common.
     """
 
     __slots__ = (
@@ -39,6 +59,7 @@ class Keys:
         "_queue",
         "_reply",
         "base",
+        "cluster",
         "control",
         "entries",
         "incarnation",
@@ -46,8 +67,9 @@ class Keys:
         "seq",
     )
 
-    def __init__(self, prefix: str, incarnation: str, db: int) -> None:
+    def __init__(self, prefix: str, cluster: str, incarnation: str, db: int) -> None:
         self.incarnation = incarnation
+        self.cluster = ClusterKeys(cluster, incarnation, db)
         self.base = base = f"{prefix}:{incarnation}:"
         self._inbox = (base + "i:").encode()
         self._queue = (base + "q:").encode()

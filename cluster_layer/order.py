@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 INBOX: Final = "inbox"
 GROUP: Final = "group"
@@ -43,18 +43,21 @@ class Mark(NamedTuple):
     group: int | None
 
 
+_Written: TypeAlias = tuple[str, int | None, int | None, float, int]
+
+
 class Trail:
     """Where a task wrote lately; immutable. Times are seconds of a monotonic clock.
 
-    It is looked at and renewed with every write, so an entry is a bare tuple: shard ->
-    (incarnation, position in inboxes or None, position of publications or None, time).
+    It is looked at and renewed with every write, so an entry is a bare tuple: shard -> (incarnation,
+    position in inboxes or None, position of publications or None, time, epoch of the first).
     """
 
     __slots__ = ("_written", "uncertain")
 
     def __init__(
         self,
-        written: Mapping[str, tuple[str, int | None, int | None, float]] | None = None,
+        written: Mapping[str, _Written] | None = None,
         *,
         uncertain: bool = False,
     ) -> None:
@@ -65,22 +68,26 @@ class Trail:
     def __len__(self) -> int:
         return len(self._written)
 
-    def after(self, lane: Lane, incarnation: str, position: int, now: float) -> Trail:
-        """The trail after a write to this lane."""
+    def after(
+        self, lane: Lane, incarnation: str, position: int, now: float, epoch: int = 0
+    ) -> Trail:
+        """The trail after a write to this lane, by routes of this epoch."""
         shard, kind = lane
         inbox = group = None
+        inbox_epoch = epoch
         previous = self._written.get(shard)
         if previous is not None and previous[0] == incarnation:
-            _, inbox, group, _ = previous  # what was written to a dead incarnation is lost
+            # What was written to a dead incarnation is lost.
+            _, inbox, group, _, inbox_epoch = previous
         if kind == INBOX:
-            inbox = position
+            inbox, inbox_epoch = position, epoch
         else:
             group = position
         written = dict(self._written)
         written.pop(shard, None)  # the latest comes last
         if len(written) >= MAX_TRAIL:
             written.pop(next(iter(written)))
-        written[shard] = (incarnation, inbox, group, now)
+        written[shard] = (incarnation, inbox, group, now, inbox_epoch)
         uncertain = (self.uncertain or position == UNKNOWN) and any(
             UNKNOWN in entry[1:3] for entry in written.values()
         )
@@ -95,16 +102,19 @@ class Trail:
             if position == UNKNOWN
         ]
 
-    def marks(self, lane: Lane, now: float, window_s: float) -> dict[str, Mark] | None:
-        """What a write to this lane must not overtake; None: nothing.
+    def marks(
+        self, lane: Lane, now: float, window_s: float, epoch: int = 0
+    ) -> dict[str, Mark] | None:
+        """What a write to this lane, by routes of this epoch, must not overtake; None: nothing.
 
-        An inbox needs no marks of inboxes: one channel is always in one inbox.
+        An inbox needs no marks of inboxes: by one topology, a channel is always in one inbox.
         """
         shard, kind = lane
         marks = {}
-        for other, (incarnation, inbox, group, at) in self._written.items():
+        for other, (incarnation, inbox, group, at, written) in self._written.items():
             if kind == INBOX:
-                inbox = None
+                if other == shard or written == epoch:
+                    inbox = None
             elif other == shard:
                 group = None
             if (inbox is not None or group is not None) and now - at <= window_s:
