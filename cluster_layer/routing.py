@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
 from cluster_layer.endpoints import Endpoint
 from topology.model import Shard, Topology
@@ -29,5 +30,12 @@ class Routes:
 
 def fixed_routes(hosts: Sequence[Endpoint]) -> Routes:
     """Routes for a list of hosts in the settings; their order does not matter."""
-    topology = initial_topology([Shard(host.id, host.redacted) for host in hosts])
+    shards = [Shard(host.id, host.redacted) for host in hosts]
+    topology = initial_topology(shards, cluster=fixed_cluster(host.id for host in hosts))
     return Routes(topology, {host.id: host for host in hosts})
+
+
+def fixed_cluster(host_ids: Iterable[str]) -> str:
+    """The id of the cluster that a fixed list of hosts is: a hash of the set of their ids."""
+    text = "\n".join(sorted(host_ids))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
