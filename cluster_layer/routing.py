@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cluster_layer.endpoints import Endpoint
 from topology.hashing import slot_of
@@ -59,13 +59,13 @@ class Routes:
         return self._endpoints
 
 
-def cluster_of(hosts: Sequence[Endpoint]) -> str:
-    """The id of the cluster that a fixed list of hosts makes; their order does not matter."""
-    ids = "\n".join(sorted(host.id for host in hosts))
-    return sha256(ids.encode()).hexdigest()[:16]
-
-
 def fixed_topology(hosts: Sequence[Endpoint]) -> Topology:
-    """The topology of a list of hosts in the settings."""
+    """The topology of a list of hosts in the settings; their order does not matter."""
     shards = [Shard(host.id, host.redacted) for host in hosts]
-    return initial_topology(shards, cluster=cluster_of(hosts))
+    return initial_topology(shards, cluster=fixed_cluster(host.id for host in hosts))
+
+
+def fixed_cluster(host_ids: Iterable[str]) -> str:
+    """The id of the cluster that a fixed list of hosts is: a hash of the set of their ids."""
+    text = "\n".join(sorted(host_ids))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,12 +12,23 @@ from topology.errors import (
     TopologyUnavailable,
 )
 from topology.hashing import SLOTS, slot_of
-from topology.model import Phase, Shard, ShardState, SlotTable, Topology, redacted_url
+from topology.model import (
+    Change,
+    Operator,
+    Phase,
+    Shard,
+    ShardState,
+    SlotTable,
+    Topology,
+    redacted_url,
+)
 
 __all__ = [
     "SLOTS",
+    "Change",
     "ChangeUnderWay",
     "ClusterError",
+    "Operator",
     "Phase",
     "Shard",
     "ShardState",

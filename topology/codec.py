@@ -2,11 +2,12 @@
 
 ::
 
-    {"version": 1, "epoch": 7, "phase": "steady",
+    {"version": 1, "cluster": "90e2f3b4c5d6a718", "epoch": 7, "phase": "steady",
      "shards": [{"id": "a", "url": "redis://a:6379", "weight": 1, "state": "up"}, ...],
-     "table": "0001...", "pending": null, "previous": null}
+     "table": "0001...", "pending": null, "previous": null, "change": null}
 
-A table is a string of two lower-case hexadecimal digits per slot: its owner's index in ``shards``.
+A table is a string of lower-case hexadecimal digits, two per slot if there are at most 256 shards,
+else three: its owner's index in ``shards``. docs/wire-format.md has every field.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from topology.errors import TopologyInvalid, TopologyTooLarge
 from topology.hashing import SLOTS
-from topology.model import Phase, Shard, ShardState, SlotTable, Topology
+from topology.model import Change, Operator, Phase, Shard, ShardState, SlotTable, Topology
 
 VERSION: Final = 1
-#: About half of what ZooKeeper takes; 256 shards with ordinary URLs need some 40 kB.
+#: About half of what ZooKeeper takes; 1,000 shards with ordinary URLs need some 100 kB.
 MAX_BYTES: Final = 512 * 1024
 
-_TABLE: Final = re.compile(f"[0-9a-f]{{{2 * SLOTS}}}")
+_DIGITS: Final = re.compile("[0-9a-f]*")
 _Member = TypeVar("_Member", bound=Enum)
 
 
@@ -33,15 +34,14 @@ def encode(topology: Topology) -> bytes:
     """The topology as bytes; equal topologies give equal bytes. TopologyTooLarge over MAX_BYTES."""
     document = {
         "version": VERSION,
+        "cluster": topology.cluster,
         "epoch": topology.epoch,
         "phase": topology.phase.value,
-        "shards": [
-            {"id": shard.id, "url": shard.url, "weight": shard.weight, "state": shard.state.value}
-            for shard in topology.shards
-        ],
+        "shards": [_encoded_shard(shard) for shard in topology.shards],
         "table": _encoded_table(topology, topology.table),
         "pending": _encoded_table(topology, topology.pending),
         "previous": _encoded_table(topology, topology.previous),
+        "change": _encoded_change(topology, topology.change),
     }
     data = json.dumps(document, separators=(",", ":")).encode("ascii")
     if len(data) > MAX_BYTES:
@@ -65,20 +65,52 @@ def decode(data: bytes) -> Topology:
         for index, entry in enumerate(_typed(document, "shards", list, "the topology"))
     )
     return Topology(
+        cluster=_typed(document, "cluster", str, "the topology"),
         epoch=_typed(document, "epoch", int, "the topology"),
         shards=shards,
         table=_decoded_table("table", document.get("table"), shards),
         phase=_member(Phase, document, "phase", "the topology"),
         pending=_decoded_optional_table("pending", document, shards),
         previous=_decoded_optional_table("previous", document, shards),
+        change=_decoded_change(document.get("change"), shards),
     )
+
+
+def _encoded_shard(shard: Shard) -> dict[str, Any]:
+    return {"id": shard.id, "url": shard.url, "weight": shard.weight, "state": shard.state.value}
 
 
 def _encoded_table(topology: Topology, table: SlotTable | None) -> str | None:
     if table is None:
         return None
-    index_of = {shard.id: index for index, shard in enumerate(topology.shards)}
-    return bytes(index_of[owner] for owner in table.owners).hex()
+    width = _width(topology.shards)
+    digits = {shard.id: f"{index:0{width}x}" for index, shard in enumerate(topology.shards)}
+    return "".join([digits[owner] for owner in table.owners])
+
+
+def _encoded_change(topology: Topology, change: Change | None) -> dict[str, Any] | None:
+    if change is None:
+        return None
+    operator = change.operator
+    return {
+        "id": change.id,
+        "summary": change.summary,
+        "operator": {"user": operator.user, "host": operator.host, "pid": operator.pid},
+        "started_at": change.started_at,
+        "began_from": change.began_from,
+        "table": _encoded_table(topology, change.table),
+        "slots": change.slots,
+        "step": change.step,
+        "arriving": list(change.arriving),
+        "leaving": list(change.leaving),
+        "former": [_encoded_shard(shard) for shard in change.former],
+        "paused": change.paused,
+        "aborting": change.aborting,
+    }
+
+
+def _width(shards: tuple[Shard, ...]) -> int:
+    return 2 if len(shards) <= 256 else 3
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
@@ -113,10 +145,15 @@ def _member(kind: type[_Member], mapping: Mapping[str, Any], key: str, where: st
         raise TopologyInvalid(f"{where}: {key!r} is {_shown(mapping.get(key))}") from None
 
 
-def _decoded_shard(index: int, entry: object) -> Shard:
-    where = f"shard {index}"
+def _object(entry: object, where: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise TopologyInvalid(f"{where} must be an object, not {type(entry).__name__}")
+    return entry
+
+
+def _decoded_shard(index: int, value: object) -> Shard:
+    where = f"shard {index}"
+    entry = _object(value, where)
     return Shard(
         id=_typed(entry, "id", str, where),
         url=_typed(entry, "url", str, where),
@@ -133,15 +170,56 @@ def _decoded_optional_table(
 
 
 def _decoded_table(name: str, encoded: object, shards: tuple[Shard, ...]) -> SlotTable:
-    # Python's fromhex is lenient (it skips spaces), other languages' parsers are not.
-    if not isinstance(encoded, str) or not _TABLE.fullmatch(encoded):
-        raise TopologyInvalid(f"{name} must be a string of {2 * SLOTS} hexadecimal digits")
-    indexes = bytes.fromhex(encoded)
-    if max(indexes) >= len(shards):
+    width = _width(shards)
+    # Python's int() is lenient (it takes spaces and signs), other languages' parsers are not.
+    if (
+        not isinstance(encoded, str)
+        or len(encoded) != width * SLOTS
+        or not _DIGITS.fullmatch(encoded)
+    ):
+        raise TopologyInvalid(f"{name} must be a string of {width * SLOTS} hexadecimal digits")
+    owners = {f"{index:0{width}x}": shard.id for index, shard in enumerate(shards)}
+    digits = [encoded[start : start + width] for start in range(0, width * SLOTS, width)]
+    try:
+        return SlotTable(tuple([owners[index] for index in digits]))
+    except KeyError as error:
         raise TopologyInvalid(
-            f"{name} names shard {max(indexes)}, but there are {len(shards)} (from 0)"
-        )
-    return SlotTable(tuple(shards[index].id for index in indexes))
+            f"{name} names shard {int(error.args[0], 16)}, but there are {len(shards)} (from 0)"
+        ) from None
+
+
+def _decoded_change(value: object, shards: tuple[Shard, ...]) -> Change | None:
+    if value is None:
+        return None
+    where = "the change"
+    entry = _object(value, where)
+    operator = _object(entry.get("operator"), "the operator of the change")
+    return Change(
+        id=entry.get("id"),  # type: ignore[arg-type]  # Change and Operator check what they hold
+        summary=entry.get("summary"),  # type: ignore[arg-type]
+        operator=Operator(operator.get("user"), operator.get("host"), operator.get("pid")),  # type: ignore[arg-type]
+        started_at=entry.get("started_at"),  # type: ignore[arg-type]
+        began_from=entry.get("began_from"),  # type: ignore[arg-type]
+        table=_decoded_table("the table of the change", entry.get("table"), shards),
+        slots=entry.get("slots"),  # type: ignore[arg-type]
+        step=entry.get("step"),  # type: ignore[arg-type]
+        arriving=_decoded_ids(entry, "arriving"),
+        leaving=_decoded_ids(entry, "leaving"),
+        former=tuple(
+            _decoded_shard(index, shard)
+            for index, shard in enumerate(_typed(entry, "former", list, where))
+        ),
+        paused=entry.get("paused"),
+        aborting=entry.get("aborting"),  # type: ignore[arg-type]
+    )
+
+
+def _decoded_ids(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    ids = _typed(entry, key, list, "the change")
+    for shard_id in ids:
+        if type(shard_id) is not str:
+            raise TopologyInvalid(f"the change: {key!r} must hold shard ids, not {shard_id!r:.40}")
+    return tuple(ids)
 
 
 def _shown(value: object) -> str:

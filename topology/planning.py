@@ -70,14 +70,14 @@ def quotas(shards: Iterable[Shard], held: Mapping[str, int] = _NONE_HELD) -> dic
     return quota
 
 
-def initial_topology(shards: Iterable[Shard], epoch: int = 1) -> Topology:
-    """A topology without history: depends on the set of shards alone, not on their order.
+def initial_topology(shards: Iterable[Shard], *, cluster: str, epoch: int = 1) -> Topology:
+    """A topology without history: its table depends on the set of shards, not on their order.
 
     Weighted rendezvous hashing bounded by exact quotas, so that the tables of two similar sets are
     similar: one more host moves little more than its own share (docs/decisions/0001).
     """
     ordered = _ordered(shards)
-    return Topology(epoch, ordered, SlotTable(_matched(ordered)))
+    return Topology(cluster, epoch, ordered, SlotTable(_matched(ordered)))
 
 
 def plan(topology: Topology, wanted_shards: Iterable[Shard]) -> Plan:
@@ -126,7 +126,7 @@ def apply(plan: Plan, topology: Topology) -> Topology:
                 f"but it belongs to {owners[move.slot]!r}"
             )
         owners[move.slot] = move.target
-    return Topology(topology.epoch + 1, plan.shards, SlotTable(tuple(owners)))
+    return Topology(topology.cluster, topology.epoch + 1, plan.shards, SlotTable(tuple(owners)))
 
 
 def _is_up(shard: Shard) -> bool:

@@ -1,12 +1,17 @@
 """Which shard serves a name."""
 
+import json
+from hashlib import sha256
+from pathlib import Path
+
 import pytest
 
 from cluster_layer.endpoints import Endpoint, endpoints_of
-from cluster_layer.routing import Routes, fixed_routes
+from cluster_layer.routing import Routes, fixed_cluster, fixed_routes
 from topology.model import Shard
 from topology.planning import initial_topology
 
+VECTORS = Path(__file__).parents[1] / "vectors" / "topologies.json"
 HOSTS = ["redis://:secret@one:6379", ("two", 6380), {"host": "three", "db": 2}]
 NAMES = [f"name-{number}" for number in range(500)]
 
@@ -18,6 +23,17 @@ def test_the_order_of_hosts_does_not_matter() -> None:
     homes = [routes.shard_of(name) for name in NAMES]
     assert homes == [reversed_routes.shard_of(name) for name in NAMES]
     assert set(homes) == {"one:6379", "two:6380", "three:6379/2"}
+
+
+def test_a_fixed_list_of_hosts_is_a_cluster() -> None:
+    """Its id depends on the set of host ids alone, as docs/wire-format.md says."""
+    cluster = fixed_routes(endpoints_of(HOSTS)).topology.cluster
+    assert cluster == fixed_routes(endpoints_of(HOSTS[::-1])).topology.cluster
+    assert cluster != fixed_routes(endpoints_of(HOSTS[:2])).topology.cluster
+    golden = json.loads(VECTORS.read_text(encoding="utf-8"))["fixed"]
+    assert fixed_cluster(golden["hosts"]) == golden["cluster"]
+    in_order = "\n".join(sorted(golden["hosts"]))
+    assert golden["cluster"] == sha256(in_order.encode()).hexdigest()[:16]
 
 
 def test_a_fixed_topology_keeps_the_endpoints_and_no_password() -> None:
@@ -37,7 +53,9 @@ def test_all_channels_of_a_process_live_with_its_inbox(channel: str) -> None:
 
 def test_a_stored_topology_says_how_to_reach_its_shards() -> None:
     """Endpoints come from the URLs of the shards, under the ids of the shards."""
-    topology = initial_topology([Shard("a", "redis://h:1"), Shard("b", "redis://h:2/3")])
+    topology = initial_topology(
+        [Shard("a", "redis://h:1"), Shard("b", "redis://h:2/3")], cluster="0" * 16
+    )
     routes = Routes(topology)
     assert routes.endpoints() == {
         "a": Endpoint.from_url("redis://h:1"),

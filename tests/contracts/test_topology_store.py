@@ -14,6 +14,7 @@ from kazoo.exceptions import NoNodeError
 
 from tests.support.waiting import eventually
 from tests.support.zookeeper import ZooKeeperServer
+from tests.topology.strategies import CLUSTER
 from topology.codec import MAX_BYTES
 from topology.errors import StaleEpoch, StoreUnavailable, TopologyInvalid, TopologyTooLarge
 from topology.model import Shard, Topology
@@ -21,9 +22,13 @@ from topology.planning import initial_topology
 from topology.ports import TopologyStore
 from topology.stores import memory, open_store
 
-FIRST = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://:secret@b:6379", 2)])
+FIRST = initial_topology(
+    [Shard("a", "redis://a:6379"), Shard("b", "redis://:secret@b:6379", 2)], cluster=CLUSTER
+)
 SECOND = replace(FIRST, epoch=2)
-TOO_LARGE = initial_topology([Shard(f"{i}", f"redis://{i}/{'x' * 2030}") for i in range(256)])
+TOO_LARGE = initial_topology(
+    [Shard(f"{i}", f"redis://{i}/{'x' * 2030}") for i in range(256)], cluster=CLUSTER
+)
 
 
 @dataclass

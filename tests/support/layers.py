@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cluster_layer import ClusterChannelLayer
+from cluster_layer.routing import fixed_cluster
 from topology.codec import encode
 from topology.errors import ClusterError
 from topology.model import Shard
@@ -55,7 +56,7 @@ def topology_file(path: Path, servers: Mapping[str, HasUrl]) -> str:
     proxies, and another directly.
     """
     shards = [Shard(shard_id, server.url) for shard_id, server in servers.items()]
-    path.write_bytes(encode(initial_topology(shards)))
+    path.write_bytes(encode(initial_topology(shards, cluster=fixed_cluster(servers))))
     return path.as_uri()
 
 

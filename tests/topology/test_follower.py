@@ -17,6 +17,7 @@ from threading import enumerate as threads
 import pytest
 
 from tests.support.waiting import eventually
+from tests.topology.strategies import CLUSTER
 from topology.codec import MAX_BYTES, decode, encode
 from topology.errors import StoreUnavailable, TopologyUnavailable
 from topology.follower import Condition, Follower, objection_to
@@ -25,8 +26,10 @@ from topology.planning import initial_topology
 from topology.ports import TopologyStore
 from topology.stores import open_store
 
-BASE = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://:hunter2@b:6379")])
-OTHER = initial_topology([Shard("c", "redis://c:6379")])
+BASE = initial_topology(
+    [Shard("a", "redis://a:6379"), Shard("b", "redis://:hunter2@b:6379")], cluster=CLUSTER
+)
+OTHER = initial_topology([Shard("c", "redis://c:6379")], cluster=CLUSTER)
 START_S = 30.0
 NEVER_S = 3600.0
 

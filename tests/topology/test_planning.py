@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.topology.strategies import any_weights, shard_sets, usual_weights
+from tests.topology.strategies import CLUSTER, any_weights, shard_sets, usual_weights
 from topology.errors import ChangeUnderWay, StaleEpoch, TopologyInvalid
 from topology.hashing import SLOTS
 from topology.model import Phase, Shard, ShardState, Topology
@@ -41,9 +41,9 @@ def test_a_first_table_depends_on_the_set_of_shards(
     shards: list[Shard], shuffler: random.Random
 ) -> None:
     """Any order gives the same topology, each shard within one slot of its share."""
-    first = initial_topology(shards, epoch=9)
+    first = initial_topology(shards, epoch=9, cluster=CLUSTER)
     shuffler.shuffle(shards)
-    assert initial_topology(shards, epoch=9) == first
+    assert initial_topology(shards, epoch=9, cluster=CLUSTER) == first
     assert first.epoch == 9
     assert_within_one_slot(first)
 
@@ -52,7 +52,7 @@ def test_a_first_table_depends_on_the_set_of_shards(
 @given(shard_sets(min_size=2, weights=usual_weights))
 def test_adding_a_shard_moves_its_share_to_it_and_nothing_else(shards: list[Shard]) -> None:
     """With usual weights, every move goes to the new shard: no more than its share rounded up."""
-    before = initial_topology(shards[1:])
+    before = initial_topology(shards[1:], cluster=CLUSTER)
     made = plan(before, shards)
     after = apply(made, before)
     assert {move.target for move in made.moves} <= {shards[0].id}
@@ -70,7 +70,7 @@ def test_removing_a_shard_moves_its_slots_and_nothing_else(
     shards: list[Shard], state: ShardState | None
 ) -> None:
     """With usual weights, every move comes from the shard that leaves, drains or is lost."""
-    before = initial_topology(shards)
+    before = initial_topology(shards, cluster=CLUSTER)
     kept = [] if state is None else [replace(shards[0], state=state)]
     made = plan(before, kept + shards[1:])
     after = apply(made, before)
@@ -85,7 +85,7 @@ def test_any_change_is_the_fewest_moves_to_exact_quotas(
     shards: list[Shard], changes: list[tuple[int, float]]
 ) -> None:
     """Shares are exact after any sequence of changes; nobody both gives and takes a slot."""
-    topology = initial_topology(shards)
+    topology = initial_topology(shards, cluster=CLUSTER)
     for number, (index, weight) in enumerate(changes):
         wanted = list(topology.shards)
         changed = wanted.pop(index % len(wanted))
@@ -119,7 +119,14 @@ def test_a_static_list_with_one_more_host_moves_little_more_than_its_share() -> 
         hosts = [
             Shard(f"10.0.{trial}.{i}:6379", f"redis://10.0.{trial}.{i}:6379") for i in range(9)
         ]
-        worst = max(worst, moved(initial_topology(hosts[:8]), initial_topology(hosts)) / SLOTS)
+        worst = max(
+            worst,
+            moved(
+                initial_topology(hosts[:8], cluster=CLUSTER),
+                initial_topology(hosts, cluster=CLUSTER),
+            )
+            / SLOTS,
+        )
     print(f"8 to 9 static hosts: at most {worst:.1%} of the slots moved, ideal {1 / 9:.1%}")
     assert worst < 0.13
 
@@ -129,14 +136,14 @@ def test_a_shard_without_a_share_owns_nothing() -> None:
     tiny = Shard("tiny", "redis://tiny", 1e-6)
     down = Shard("down", "redis://down", 5, ShardState.DOWN)
     big = Shard("big", "redis://big", 1e6)
-    assert initial_topology([tiny, down, big]).table.counts() == {"big": SLOTS}
+    assert initial_topology([tiny, down, big], cluster=CLUSTER).table.counts() == {"big": SLOTS}
     assert quotas([tiny, down, big]) == {"tiny": 0, "down": 0, "big": SLOTS}
 
 
 def test_a_plan_is_refused_after_another_change() -> None:
     """A plan carries the epoch that it was made from."""
     a, b, c = (Shard(x, f"redis://{x}") for x in "abc")
-    before = initial_topology([a, b])
+    before = initial_topology([a, b], cluster=CLUSTER)
     made = plan(before, [a, b, c])
     after = apply(made, before)
     with pytest.raises(StaleEpoch, match="expects epoch 1, but it has epoch 2"):
@@ -147,7 +154,7 @@ def test_a_plan_is_refused_after_another_change() -> None:
 
 def test_nothing_is_planned_in_the_middle_of_a_change() -> None:
     """Two changes at once would each undo the other's promises."""
-    steady = initial_topology([Shard("a", "redis://a"), Shard("b", "redis://b")])
+    steady = initial_topology([Shard("a", "redis://a"), Shard("b", "redis://b")], cluster=CLUSTER)
     prepared = replace(steady, phase=Phase.PREPARED, pending=steady.table)
     with pytest.raises(ChangeUnderWay, match="epoch 1 is prepared"):
         plan(prepared, steady.shards)
@@ -158,8 +165,8 @@ def test_nothing_is_planned_in_the_middle_of_a_change() -> None:
 @pytest.mark.parametrize(
     ("shards", "reason"),
     [
-        ([], "1 to 256 shards, not 0"),
-        ([Shard(f"{i}", f"redis://{i}") for i in range(257)], "not 257"),
+        ([], "1 to 1024 shards, not 0"),
+        ([Shard(f"{i}", f"redis://{i}") for i in range(1025)], "not 1025"),
         ([Shard("a", "redis://a"), Shard("a", "redis://b")], "two shards have the id 'a'"),
         ([Shard("a", "redis://a", 1, ShardState.DOWN)], "at least one shard that is up"),
     ],
@@ -167,9 +174,9 @@ def test_nothing_is_planned_in_the_middle_of_a_change() -> None:
 def test_impossible_wishes_are_refused(shards: list[Shard], reason: str) -> None:
     """Nothing is planned for no shards, too many, twins, or none that is up."""
     with pytest.raises(TopologyInvalid, match=reason):
-        initial_topology(shards)
+        initial_topology(shards, cluster=CLUSTER)
     with pytest.raises(TopologyInvalid, match=reason):
-        plan(initial_topology([Shard("z", "redis://z")]), shards)
+        plan(initial_topology([Shard("z", "redis://z")], cluster=CLUSTER), shards)
 
 
 def test_a_plan_checks_itself() -> None:
