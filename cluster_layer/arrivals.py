@@ -52,7 +52,9 @@ class Control(NamedTuple):
 class Recipient(Protocol):
     """Whoever the arrivals are for, and whoever knows the connections that they come by."""
 
-    def fan_out(self, group: str, position: int, body: bytes, deadline: float) -> None: ...
+    def fan_out(
+        self, shard: str, group: str, position: int, body: bytes, deadline: float
+    ) -> None: ...
     def obey(self, control: Control) -> bool: ...
     def forget(self, box: Mailbox) -> None: ...
     def inboxes_on(self, shard: str) -> Collection[str]: ...
@@ -253,7 +255,7 @@ class Arrivals:
                 self._counters.lose(Loss.MALFORMED)
         elif lane.kind == GROUP:
             self._recipient.fan_out(
-                arrival.group, arrival.position, envelope.body, arrival.deadline
+                lane.shard, arrival.group, arrival.position, envelope.body, arrival.deadline
             )
         else:
             assert envelope.channel is not None  # noqa: S101 - on_entry saw to it

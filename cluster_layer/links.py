@@ -36,6 +36,8 @@ HEARTBEAT_S = 1.0
 COUNTER_TTL_MS = 30 * 86_400_000
 INTERRUPT_AGAIN_S = 0.01
 RETIRE_CHECK_S = 0.02
+# Every redirection follows a newer topology: more of them within one call is a defect somewhere.
+MAX_REDIRECTIONS = 16
 BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
 
 # The command was not executed, and asking anew can help: the primary moved, a script was flushed.
@@ -144,10 +146,8 @@ class Link:
             fence_ms = int(connection.shard_time_ms() + timeout_s * 1000)
             fence = self._loop.time() + timeout_s
             key = self.keys.cluster.epoch
-            command = (
-                *("EVALSHA", script.sha, len(keys) + 1, key, *keys),
-                *(fence_ms, epoch, *arguments),
-            )
+            head = ("EVALSHA", script.sha, len(keys) + 1, key)
+            command: Command = (*head, *keys, fence_ms, epoch, *arguments)
             try:
                 reply = await connection.call((command,))
             except ShardUnavailable:
@@ -424,6 +424,8 @@ class Links:
 
     def follow(self) -> None:
         """Go by the newest routes; links to shards that are gone, or live elsewhere now, end."""
+        if self.routes is self.topologies.routes:
+            return
         self.routes = self.topologies.routes
         endpoints = self.routes.endpoints()
         for shard, link in list(self._links.items()):
@@ -447,6 +449,22 @@ class Links:
     def all(self) -> list[Link]:
         """A link to every shard of the topology that is not down."""
         return [self.to(shard) for shard in self.routes.endpoints()]
+
+    async def run_at_home(self, name: str, script: Script, build: Build) -> tuple[str, Any]:
+        """Run a script where this name is written to; its shard and the reply. See `Link.run`."""
+        for _ in range(MAX_REDIRECTIONS):
+            routes = self.routes
+            shard = routes.shard_of(name)
+            try:
+                return shard, await self.to(shard).run(script, routes.epoch, build)
+            except Redirected:
+                continue
+        raise self.restless(name)
+
+    def restless(self, name: str) -> ShardUnavailable:
+        """The error of a call that was redirected too often."""
+        reason = f"the topology changed {MAX_REDIRECTIONS} times during one call"
+        return ShardUnavailable(self.routes.shard_of(name), reason)
 
     def connected(self) -> dict[str, bool]:
         return {shard: link.connection is not None for shard, link in list(self._links.items())}

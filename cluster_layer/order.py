@@ -49,8 +49,9 @@ _Written: TypeAlias = tuple[str, int | None, int | None, float, int]
 class Trail:
     """Where a task wrote lately; immutable. Times are seconds of a monotonic clock.
 
-    It is looked at and renewed with every write, so an entry is a bare tuple: shard -> (incarnation,
-    position in inboxes or None, position of publications or None, time, epoch of the first).
+    It is looked at and renewed with every write, so an entry is a bare tuple: shard ->
+    (incarnation, position in inboxes or None, position of publications or None, time, epoch of the
+    topology by which the inbox was chosen).
     """
 
     __slots__ = ("_written", "uncertain")

@@ -19,8 +19,7 @@ from cluster_layer.crypto import Cipher, channel_context, group_context
 from cluster_layer.envelope import CONTROL, MESSAGE, encode
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import Build, Link, Links, Redirected
-from cluster_layer.routing import Routes
+from cluster_layer.links import MAX_REDIRECTIONS, Build, Link, Links, Redirected
 from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.order import (
     GROUP,
@@ -29,13 +28,11 @@ from cluster_layer.order import (
     Lane,
     Trail,
 )
+from cluster_layer.routing import Routes
 from cluster_layer.scripts import Script
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
-
-# Every redirection follows a newer topology: more of them within one call is a defect somewhere.
-MAX_REDIRECTIONS = 16
 
 
 class TrailCell:
@@ -94,7 +91,7 @@ class Writer:
             except Redirected:
                 continue
         else:
-            raise _unsettled(group, self._links.routes)
+            raise self._links.restless(group)
         if len(reply) > 1:
             names = [name.decode() for name in reply[1:]]
             await asyncio.gather(*(self._send_to_member(name, body, cell) for name in names))
@@ -163,7 +160,7 @@ class Writer:
                 if done:  # at one home it has happened
                     raise DeliveryUnknown(error.shard, error.reason) from error
                 raise
-        raise _unsettled(group, self._links.routes)
+        raise self._links.restless(group)
 
     async def _append(self, channel: str, body: bytes, kind: int, cell: TrailCell) -> None:
         inbox = inbox_name(channel)
@@ -188,7 +185,7 @@ class Writer:
             except Redirected:
                 continue
         else:
-            raise _unsettled(inbox, self._links.routes)
+            raise self._links.restless(inbox)
         self._check_accepted(channel, capacity, lane.shard, reply)
 
     async def _publish(self, group: str, sealed: bytes, cell: TrailCell) -> Any:
@@ -216,16 +213,7 @@ class Writer:
         def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
             return (keys.queue(channel),), (capacity, self._expiry_ms, envelope)
 
-        for _ in range(MAX_REDIRECTIONS):
-            routes = self._links.routes
-            shard = routes.shard_of(channel)
-            try:
-                reply = await self._links.to(shard).run(scripts.QUEUE_PUSH, routes.epoch, build)
-                break
-            except Redirected:
-                continue
-        else:
-            raise _unsettled(channel, self._links.routes)
+        shard, reply = await self._links.run_at_home(channel, scripts.QUEUE_PUSH, build)
         self._check_accepted(channel, capacity, shard, reply)
 
     def _check_accepted(self, channel: str, capacity: int, shard: str, reply: Any) -> None:
@@ -304,8 +292,3 @@ class Writer:
 
 def _appending(inbox: str, arguments: Command, keys: Keys) -> tuple[Sequence[bytes], Command]:
     return (keys.inbox(inbox), keys.entries), arguments
-
-
-def _unsettled(name: str, routes: Routes) -> ShardUnavailable:
-    shard = routes.shard_of(name)
-    return ShardUnavailable(shard, f"the topology changed {MAX_REDIRECTIONS} times meanwhile")

@@ -9,8 +9,6 @@
 -- ARGV[5+] for each member: its channel name, the membership's expiry in ms, and the control
 --          envelope 'stored'
 -- Reply    {position of the last control, or of the last publication before; members added}.
-redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, now)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], -now, 0)
 local position = tonumber(redis.call('GET', KEYS[3]) or 0)
 local added = 0
 local longest = 0
@@ -35,4 +33,7 @@ if added > 0 then
         end
     end
 end
+-- Last: a script that has freed something is not refused any more when memory runs out.
+redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, now)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], -now, 0)
 return {position, added}

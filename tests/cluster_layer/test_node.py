@@ -13,14 +13,13 @@ from cluster_layer.buffers import Loss
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import endpoints_of
 from cluster_layer.envelope import MESSAGE, encode
 from cluster_layer.keys import Keys
-from cluster_layer.links import Links, LinkSettings
+from cluster_layer.links import LinkSettings
 from cluster_layer.node import Node, NodeState
 from cluster_layer.order import UNKNOWN, Mark
-from cluster_layer.routing import fixed_routes
 from cluster_layer.writer import control
+from tests.support.parts import links_to, presence, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -35,13 +34,14 @@ class Process:
     def __init__(self, url: str, server: RedisServer) -> None:
         self.config = Config.from_dict({"hosts": [url], "prefix": "test", "timeout": TIMEOUT_S})
         self.counters = Counters()
-        hosts = endpoints_of([url])
-        self.links = Links(
-            fixed_routes(hosts), LinkSettings("test", TIMEOUT_S, TIMEOUT_S), self.counters
-        )
-        self.shard = hosts[0].id
+        settings = LinkSettings("test", TIMEOUT_S, TIMEOUT_S)
+        self.links = links_to(url, settings=settings, counters=self.counters)
+        (self.shard,) = self.links.routes.endpoints()
+        self.presence = presence()
         self.state = NodeState("1", self.config, self.counters)
-        self.node = Node(self.state, self.links, self.config, self.counters, self._on_cancelled)
+        self.node = Node(
+            self.state, self.links, self.config, self.counters, self._on_cancelled, self.presence
+        )
         self.redis: Any = redis.Redis.from_url(server.url, protocol=2)
 
     @property
@@ -56,27 +56,28 @@ class Process:
     def group_send(self, body: str) -> None:
         envelope = encode(MESSAGE, EXPIRY_MS, None, None, body.encode())
         keys = (self.keys.members("g"), self.keys.seq)
-        arguments = (self.keys.group("g"), envelope, 2**53)
-        self.redis.eval(scripts.GROUP_SEND.text, 2, *keys, *arguments)
+        arguments = (self.keys.group("g"), envelope)
+        run_script(self.redis, scripts.GROUP_SEND, self.keys.cluster, keys, *arguments)
 
     def kick(self, channel: str) -> None:
         keys = (self.keys.members("g"), self.keys.seq, self.keys.log)
-        arguments = (channel, EXPIRY_MS, self.keys.group("g"), control("leave", "g", channel))
-        self.redis.eval(scripts.GROUP_LEAVE.text, 3, *keys, *arguments)
+        arguments = (channel, EXPIRY_MS, self.keys.group("g"), control("leave", "g", channel), 0)
+        run_script(self.redis, scripts.GROUP_LEAVE, self.keys.cluster, keys, *arguments)
 
     def send(self, channel: str, body: str, *, after_group: int | None = None) -> None:
         marks = {self.shard: Mark(self.keys.incarnation, None, after_group)}
         envelope = encode(
             MESSAGE, EXPIRY_MS, channel, None if after_group is None else marks, body.encode()
         )
-        arguments = (100, EXPIRY_MS, 2**53, envelope)
         keys = (self.keys.inbox("p.1!"), self.keys.entries)
-        self.redis.eval(scripts.INBOX_APPEND.text, 2, *keys, *arguments)
+        arguments = (100, EXPIRY_MS, envelope)
+        run_script(self.redis, scripts.INBOX_APPEND, self.keys.cluster, keys, *arguments)
 
     def push(self, channel: str, body: str) -> None:
         envelope = encode(MESSAGE, EXPIRY_MS, None, None, body.encode())
-        arguments = (100, EXPIRY_MS, 2**53, envelope)
-        self.redis.eval(scripts.QUEUE_PUSH.text, 1, self.keys.queue(channel), *arguments)
+        keys = (self.keys.queue(channel),)
+        arguments = (100, EXPIRY_MS, envelope)
+        run_script(self.redis, scripts.QUEUE_PUSH, self.keys.cluster, keys, *arguments)
 
     async def receive(self, channel: str) -> str:
         async with asyncio.timeout(20):

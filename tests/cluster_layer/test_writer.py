@@ -11,13 +11,12 @@ import redis
 from cluster_layer.buffers import Loss
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import endpoints_of
 from cluster_layer.envelope import CONTROL, Envelope, decode, encode_body
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
-from cluster_layer.links import Link, Links, LinkSettings
+from cluster_layer.links import Link, LinkSettings
 from cluster_layer.order import GROUP, UNKNOWN, Lane, Mark, Trail
-from cluster_layer.routing import fixed_routes
 from cluster_layer.writer import TrailCell, Writer
+from tests.support.parts import links_to
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -31,7 +30,7 @@ class Sender:
     def __init__(self, url: str, server: RedisServer) -> None:
         self.counters = Counters()
         settings = LinkSettings("test", timeout_s=2.0, connect_timeout_s=2.0)
-        self.links = Links(fixed_routes(endpoints_of([url])), settings, self.counters)
+        self.links = links_to(url, settings=settings, counters=self.counters)
         self.writer = Writer(self.links, self.counters, None, lambda _: 3, EXPIRY_MS)
         self.redis: Any = redis.Redis.from_url(server.url, protocol=2)
         self.cell = TrailCell(Trail())
