@@ -17,7 +17,7 @@ from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import channel_context, group_context
-from cluster_layer.envelope import CONTROL, Envelope, decode
+from cluster_layer.envelope import CONTROL, Envelope, decode, fingerprint
 from cluster_layer.errors import MalformedEnvelope
 from cluster_layer.inbox import Entry
 from cluster_layer.keys import Keys
@@ -68,6 +68,7 @@ class _Arrival(NamedTuple):
     group: str
     position: int
     deadline: float
+    data: bytes  # the envelope as it was written
 
 
 class Arrivals:
@@ -91,7 +92,7 @@ class Arrivals:
         self._loop = asyncio.get_running_loop()
         self._barriers: dict[Lane, bool] = {}  # running; True: once more
         self._overtaken: dict[tuple[str, str], int] = {}  # shard, incarnation -> shard's time, ms
-        self.lanes = Sequencer(self._deliver, self._ask, self._overtake)
+        self.lanes = Sequencer(self._deliver, self._ask, _fingerprint, self._overtake)
 
     # -- what arrives
 
@@ -110,7 +111,7 @@ class Arrivals:
         group = "" if envelope.kind == CONTROL else keys.group_of(channel)
         now = time.monotonic()
         deadline = now + envelope.ttl_ms / 1000 - self._recipient.late_s(shard)
-        self._offer(lane, _Arrival(envelope, group, position, deadline), now)
+        self._offer(lane, _Arrival(envelope, group, position, deadline, data), now)
 
     def on_entry(self, shard: str, incarnation: str, entry: Entry) -> None:
         """An entry of an inbox, in the order of positions; never one twice."""
@@ -135,7 +136,8 @@ class Arrivals:
         if self.lanes.incarnation(lane) is None:
             self.lanes.open(lane, incarnation)
         now = time.monotonic()
-        self._offer(lane, _Arrival(envelope, "", entry.position, now + left_ms / 1000), now)
+        deadline = now + left_ms / 1000
+        self._offer(lane, _Arrival(envelope, "", entry.position, deadline, entry.data), now)
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> bool:
         """An item that was popped for a normal channel; False: nobody waits for it any more."""
@@ -267,6 +269,11 @@ class Arrivals:
         box = self._mailboxes.find(channel)
         if box is not None and not (box.parcels or box.waiters):
             self._recipient.forget(box)
+
+
+def _fingerprint(item: _Arrival | asyncio.Future[None]) -> int:
+    """What the writer of an item calls it; that of a barrier is nobody's."""
+    return -1 if isinstance(item, asyncio.Future) else fingerprint(item.group, item.data)
 
 
 def _pass(future: asyncio.Future[None]) -> None:

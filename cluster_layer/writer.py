@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgpack
@@ -15,18 +15,12 @@ from cluster_layer.batching import Command
 from cluster_layer.buffers import Loss
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher, channel_context, group_context
-from cluster_layer.envelope import CONTROL, MESSAGE, encode
+from cluster_layer.envelope import CONTROL, MESSAGE, encode, fingerprint
 from cluster_layer.errors import ChannelFull, DeliveryUnknown
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import (
-    GROUP,
-    INBOX,
-    UNKNOWN,
-    Lane,
-    Trail,
-)
+from cluster_layer.order import GROUP, INBOX, Lane, Trail
 from cluster_layer.scripts import Script
 from topology.errors import ClusterError
 
@@ -87,14 +81,17 @@ class Writer:
         cipher = self._cipher
         sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
         if cell.trail.uncertain:
-            await self._make_certain(cell)
+            await self._make_certain(cell, cell.trail.uncertain_lanes())
         marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
         envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
 
         def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
             return (keys.members(group), keys.seq), (keys.group(group), envelope, fence_ms)
 
-        reply = await self._write(lane, cell, scripts.GROUP_SEND, build, lambda reply: reply[0])
+        written = (group, envelope)
+        reply = await self._write(
+            lane, cell, scripts.GROUP_SEND, build, lambda reply: reply[0], written
+        )
         self._counters.shards[shard].published += 1
         if len(reply) > 1:
             names = [name.decode() for name in reply[1:]]
@@ -149,7 +146,7 @@ class Writer:
         lane = Lane(shard, INBOX)
         capacity = self._capacity_of(channel)
         if cell.trail.uncertain:
-            await self._make_certain(cell)
+            await self._make_certain(cell, cell.trail.uncertain_lanes())
         marks = cell.trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
         envelope = encode(kind, self._expiry_ms, channel, marks, body)
 
@@ -164,7 +161,7 @@ class Writer:
         def position(reply: Any) -> int | None:
             return int(reply[1]) if reply[0] else None
 
-        reply = await self._write(lane, cell, scripts.INBOX_APPEND, build, position)
+        reply = await self._write(lane, cell, scripts.INBOX_APPEND, build, position, ("", envelope))
         self._check_accepted(channel, capacity, shard, reply)
 
     async def _push(self, channel: str, body: bytes) -> None:
@@ -193,45 +190,48 @@ class Writer:
         script: Script,
         build: Build,
         position: Callable[[Any], int | None],
+        written: tuple[str, bytes],
     ) -> Any:
-        """Run a script and note in the trail where it wrote."""
+        """Run a script and note in the trail where it wrote, or what it may have written."""
         link = self._links.to(lane.shard)
         try:
             reply = await link.run(script, build)
         except asyncio.CancelledError:
-            self._note(cell, lane, UNKNOWN)
+            self._doubt(cell, lane, fingerprint(*written))
             raise
         except DeliveryUnknown:
-            self._note(cell, lane, await self._settled_position(lane))
+            self._doubt(cell, lane, fingerprint(*written))
+            await self._make_certain(cell, (lane,))
             raise
-        written = position(reply)
-        if written is not None:
+        at = position(reply)
+        if at is not None:
             now = self._loop.time()
-            cell.trail = cell.trail.after(lane, link.keys.incarnation, written, now)
+            cell.trail = cell.trail.after(lane, link.keys.incarnation, at, now)
         return reply
 
-    async def _settled_position(self, lane: Lane) -> int:
+    async def _settled_position(self, lane: Lane) -> int | None:
         """A position that a write of unknown outcome is not beyond, now that it is settled."""
         link = self._links.to(lane.shard)
         if link.connection is not None:
             counter = link.keys.seq if lane.kind == GROUP else link.keys.entries
             with contextlib.suppress(ClusterError):
                 return int(await link.connection.execute(("GET", counter)) or 0)
-        return UNKNOWN
+        return None
 
-    async def _make_certain(self, cell: TrailCell) -> None:
-        """Find out how far cancelled writes can have come, before something follows them.
+    async def _make_certain(self, cell: TrailCell, lanes: Iterable[Lane]) -> None:
+        """Find out how far writes of unknown outcome can have come, before something follows them.
 
-        A shard that can't be asked stays unknown.
+        About a shard that can't be asked the doubt remains.
         """
-        for lane in cell.trail.uncertain_lanes():
+        for lane in lanes:
             position = await self._settled_position(lane)
-            if position != UNKNOWN:
-                self._note(cell, lane, position)
+            if position is not None:
+                incarnation = self._links.to(lane.shard).keys.incarnation
+                cell.trail = cell.trail.after(lane, incarnation, position, self._loop.time())
 
-    def _note(self, cell: TrailCell, lane: Lane, position: int) -> None:
+    def _doubt(self, cell: TrailCell, lane: Lane, fingerprint: int) -> None:
         incarnation = self._links.to(lane.shard).keys.incarnation
-        cell.trail = cell.trail.after(lane, incarnation, position, self._loop.time())
+        cell.trail = cell.trail.in_doubt(lane, incarnation, fingerprint, self._loop.time())
 
     async def _send_to_member(self, channel: str, body: bytes, cell: TrailCell) -> None:
         try:

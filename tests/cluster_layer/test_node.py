@@ -18,7 +18,7 @@ from cluster_layer.envelope import MESSAGE, encode
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links, LinkSettings
 from cluster_layer.node import Node, NodeState
-from cluster_layer.order import UNKNOWN, Mark
+from cluster_layer.order import GROUP, Doubt, Mark
 from cluster_layer.routing import fixed_routes
 from cluster_layer.writer import control
 from tests.support.proxy import TcpProxy
@@ -64,10 +64,11 @@ class Process:
         arguments = (channel, EXPIRY_MS, self.keys.group("g"), control("leave", "g", channel))
         self.redis.eval(scripts.GROUP_LEAVE.text, 3, *keys, *arguments)
 
-    def send(self, channel: str, body: str, *, after_group: int | None = None) -> None:
-        marks = {self.shard: Mark(self.keys.incarnation, None, after_group)}
+    def send(self, channel: str, body: str, *, after_unknown: bool = False) -> None:
+        """`after_unknown`: its writer does not know whether it has written to the group before."""
+        marks = {self.shard: Mark(self.keys.incarnation, None, None, (Doubt(GROUP, 1),))}
         envelope = encode(
-            MESSAGE, EXPIRY_MS, channel, None if after_group is None else marks, body.encode()
+            MESSAGE, EXPIRY_MS, channel, marks if after_unknown else None, body.encode()
         )
         arguments = (100, EXPIRY_MS, 2**53, envelope)
         keys = (self.keys.inbox("p.1!"), self.keys.entries)
@@ -150,7 +151,7 @@ async def test_a_kick_during_a_silence_is_learnt_afterwards(
     assert await process.receive(OURS) == "before"
     proxy.blackhole("requests")
     received = process.received
-    process.send(OURS, "held", after_group=UNKNOWN)
+    process.send(OURS, "held", after_unknown=True)
     await eventually_async(lambda: process.received > received)
     proxy.blackhole("replies")
     process.kick(OURS)
@@ -171,7 +172,7 @@ async def test_a_subscription_that_comes_up_slowly_comes_up(
     proxy.delay(0.3, "replies")
     proxy.cut()
     await eventually_async(lambda: process.state.positions)
-    process.send(OURS, "marked", after_group=UNKNOWN)
+    process.send(OURS, "marked", after_unknown=True)
     assert await process.receive(OURS) == "marked"
     proxy.delay(0.0)
     await eventually_async(lambda: process.redis.pubsub_numsub(process.keys.group("g"))[0][1])
