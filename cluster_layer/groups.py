@@ -233,20 +233,28 @@ class Groups:
         elif joined_in not in ("", current) and not (life == joined_in and position <= joined_at):
             self._remove(group, channel, member)
 
-    def on_incarnation(self, shard: str) -> None:
-        """The shard is blank: what was stored there is gone, positions begin anew."""
+    def on_incarnation(self, shard: str, life: str) -> None:
+        """The shard began blank: what was stored there is gone, positions begin anew.
+
+        What others have done there since will be learnt from its log. A join that was answered in
+        this life, before its log could be read, keeps its position there.
+        """
         for group in [group for group in self._groups.values() if group.shard == shard]:
             group.changed()
             group.latest_since = 0
             for channel, member in list(group.members.items()):
-                life, position = member.notice
+                kicked_in, position = member.notice
                 joined_in, joined_at = member.origin
-                if life and (life != joined_in or position > joined_at):
+                if kicked_in and (kicked_in != joined_in or position > joined_at):
                     self._remove(group, channel, member)  # kicked, and nobody lived to publish it
                 # One that joins is none yet; one that was stored is nowhere but here.
                 member.active = member.active or member.stored
                 member.stored = False
-                member.joined_at = member.kicked_at = member.stored_at = member.since = 0
+                member.kicked_at = member.stored_at = 0
+                here = joined_at if joined_in == life else 0
+                if member.joined_at != here:
+                    member.joined_at = member.since = here
+                group.latest_since = max(group.latest_since, member.since)
 
     # -- internals
 

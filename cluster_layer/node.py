@@ -247,7 +247,9 @@ class Node:
             return
         for old in [key for key in positions if key[0] == shard and key[1] != incarnation]:
             del positions[old]
-            self.groups.on_incarnation(shard)
+            self.groups.on_incarnation(shard, incarnation)
+            # Others may have come here before us, and may have stored or kicked our members.
+            positions[shard, incarnation] = 0
         self._arrivals.lanes.open(lane, incarnation)
 
     def on_missed(self, shard: str, publications: int) -> None:

@@ -180,6 +180,19 @@ async def test_a_subscription_that_comes_up_slowly_comes_up(
     assert await process.receive(OURS) == "again"
 
 
+async def test_the_log_of_a_shard_s_next_life_is_read_from_its_beginning(
+    process: Process,
+) -> None:
+    """Others may have been there before us, and have stored or kicked members of ours."""
+    node, shard = process.node, process.shard
+    await node.join("g", OURS)
+    first = process.keys.incarnation
+    assert node.last_position(shard, first) is None
+    node.on_subscription(shard, None)
+    node.on_subscription(shard, "next")
+    assert (node.last_position(shard, first), node.last_position(shard, "next")) == (None, 0)
+
+
 async def test_a_channel_that_is_read_is_not_abandoned(process: Process) -> None:
     """One receive was cancelled, and since then there was always a message: nobody had to wait."""
     node = process.node
