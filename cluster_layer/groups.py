@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from cluster_layer import scripts
 from cluster_layer.buffers import Mailbox, Parcel
+from cluster_layer.controls import LogEntry, control, log_entry
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import MAX_REDIRECTIONS, Links, Redirected
+from cluster_layer.links import MAX_REDIRECTIONS, Link, Links, Redirected
 from cluster_layer.members import Group, Member
 from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
-from cluster_layer.writer import control
 from topology.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ class Groups:
                 entered = [self._enter(shard, name, box, expires_at) for shard in homes]
                 try:
                     await _all(self._confirm(*one, epoch=routes.epoch) for one in entered)
+                    for _, member in entered:
+                        member.came_from = None  # it has joined here by itself
                     return
                 except Redirected:
                     continue
@@ -231,23 +233,35 @@ class Groups:
         elif joined_in not in ("", current) and not (life == joined_in and position <= joined_at):
             self._remove(group, member)
 
-    def on_incarnation(self, shard: str) -> None:
-        """The shard is blank: what was stored there is gone, positions begin anew."""
+    def on_incarnation(self, shard: str, life: str) -> None:
+        """The shard began blank: what was stored there is gone, positions begin anew.
+
+        What others have done there since will be learnt from its log. A join that was answered in
+        this life, before its log could be read, keeps its position there.
+        """
         for group in list(self._on[shard].values()):
             group.changed()
             group.latest_since = 0
             for member in list(group.members.values()):
+                joined_in, joined_at = member.origin
                 if member.was_kicked:
                     self._remove(group, member)  # and nobody lived to publish it
                 # One that joins is none yet; one that was stored is nowhere but here.
                 member.active = member.active or member.stored
                 member.stored = False
-                member.joined_at = member.kicked_at = member.stored_at = member.since = 0
+                member.kicked_at = member.stored_at = 0
+                here = joined_at if joined_in == life else 0
+                if member.joined_at != here:
+                    member.joined_at = member.since = here
+                group.latest_since = max(group.latest_since, member.since)
 
     # -- when the topology changes
 
-    def follow(self) -> None:
-        """Serve every group at the homes that it has now, and nowhere else; see `settle`."""
+    def follow(self, known: int) -> None:
+        """Serve every group at the homes that it has now, and nowhere else; see `settle`.
+
+        `known` is the epoch that was gone by until now.
+        """
         homes_of = self._links.routes.homes_of
         moving = {
             name: homes
@@ -259,7 +273,7 @@ class Groups:
             present = [groups[name] for groups in self._on.values() if name in groups]
             for shard in homes:
                 if name not in self._on[shard]:
-                    self._take_along(shard, name, present)
+                    self._take_along(shard, name, present, known)
             for group in present:
                 if group.shard not in homes:
                     self._leave_home(group)
@@ -268,8 +282,11 @@ class Groups:
         """Return when the shards know of every member at every home. ClusterError: not yet."""
         for shard in list(self._on):
             unsettled = [group for group in self._on[shard].values() if not group.settled]
+            if not unsettled:
+                continue
+            changes = _Changes(self._links.to(shard))
             for start in range(0, len(unsettled), SETTLE_BATCH):
-                await self._settle(shard, unsettled[start : start + SETTLE_BATCH])
+                await self._settle(shard, unsettled[start : start + SETTLE_BATCH], changes)
 
     # -- internals
 
@@ -306,19 +323,20 @@ class Groups:
                 if not member.joining:
                     self._remove(group, member)
 
-    def _take_along(self, shard: str, name: str, present: Sequence[Group]) -> None:
-        """Give a group another home, with the members that it has."""
-        group = Group(name, shard, self._context_of(name))
+    def _take_along(self, shard: str, name: str, present: Sequence[Group], known: int) -> None:
+        """Give a group another home, with the members that it has.
+
+        They are active there only when it is known what others have done there before us.
+        """
+        group = Group(name, shard, self._context_of(name), known=known)
         for old in present:
             for channel, member in old.members.items():
                 if channel in group.members or member.was_kicked:
                     continue
-                group.members[channel] = Member(
-                    member.box,
-                    member.expires_at,
-                    active=member.active or member.stored,
-                    came_from=(old.shard, *member.origin),
-                )
+                is_member = member.active or member.stored
+                came_from = (old.shard, *member.origin) if is_member else None
+                taken = Member(member.box, member.expires_at, came_from=came_from)
+                group.members[channel] = taken
         if group.members:
             self._on[shard][name] = group
 
@@ -331,7 +349,7 @@ class Groups:
                 member.box.groups.discard(group.name)
         group.members.clear()
 
-    async def _settle(self, shard: str, groups: Sequence[Group]) -> None:
+    async def _settle(self, shard: str, groups: Sequence[Group], changes: _Changes) -> None:
         fresh = [group for group in groups if not group.is_subscribing]
         if fresh:
             task = self._loop.create_task(self._subscribe(shard, fresh))
@@ -339,14 +357,20 @@ class Groups:
                 group.subscribed = task
         for group in groups:
             await self._subscribed(group)
+        # What others did here before we were subscribed was never heard of.
+        for change in await changes.of(groups):
+            self.on_control(change.op, shard, change.group, change.channel, change.position)
         link, epoch = self._links.to(shard), self._links.routes.epoch
         connection = await link.ready()
         names = [link.keys.members(group.name) for group in groups]
         replies = await connection.execute(*(("EXISTS", name) for name in names))
         for group, exists in zip(groups, replies if len(groups) > 1 else (replies,), strict=True):
-            # What somebody stored here before we were subscribed was never heard of.
-            members = [m for m in group.members.values() if exists or not m.active]
-            await _all(self._confirm(group, member, epoch=epoch) for member in members)
+            members = list(group.members.values())
+            asked = [m for m in members if exists or not (m.active or m.came_from)]
+            await _all(self._confirm(group, member, epoch=epoch) for member in asked)
+            for member in group.members.values():
+                member.active = member.active or (member.came_from is not None and not exists)
+            group.changed()
             group.settled = True
 
     async def _quit(self, name: str, box: Mailbox) -> Sequence[str]:
@@ -423,8 +447,6 @@ class Groups:
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
         member.origin = (self._links.to(group.shard).keys.incarnation, member.joined_at)
-        if not invited:
-            member.came_from = None
         group.changed()
         if invited and not (was_stored or member.active or member.joining):
             self._remove(group, member)  # it has expired, or has been kicked
@@ -456,7 +478,7 @@ class Groups:
 
         If there was one, ``unstored`` follows on the group's channel.
         """
-        unstored = control("unstored", group.name, member.box.name)
+        unstored = control("unstored", group.name, member.box.name, epoch)
         copied = self._links.routes.needs_tombstone(group.name, group.shard)
 
         def build(keys: Keys) -> tuple[tuple[bytes, ...], Command]:
@@ -504,6 +526,27 @@ class Groups:
         if not group.members and self._on[group.shard].get(name) is group:
             del self._on[group.shard][name]
             self._unsubscribe(group.shard, name)
+
+
+class _Changes:
+    """What a shard's log says of groups that have got their home there."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._read_to = -1
+        self._entries: list[LogEntry] = []
+
+    async def of(self, groups: Sequence[Group]) -> list[LogEntry]:
+        """The changes by writers that knew of the new home, in order. ClusterError."""
+        connection = await self._link.ready()
+        payloads = await connection.execute(
+            ("ZRANGEBYSCORE", self._link.keys.log, f"({self._read_to}", "+inf")
+        )
+        entries = [entry for payload in payloads if (entry := log_entry(payload))]
+        self._entries += entries
+        self._read_to = max([self._read_to, *(entry.position for entry in entries)])
+        known = {group.name: group.known for group in groups}
+        return [e for e in self._entries if e.epoch > known.get(e.group, e.epoch)]
 
 
 async def _all(works: Iterable[Awaitable[None]]) -> None:

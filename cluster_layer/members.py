@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cluster_layer.buffers import Mailbox
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +54,7 @@ class Group:
     members: dict[str, Member] = field(default_factory=dict)
     subscribed: asyncio.Task[None] | None = None
     settled: bool = False  # whether the shard knows of all members that came from another home
+    known: int = 0  # the epoch that was gone by when this home was none yet
     latest_since: int = 0
     _targets: tuple[Mailbox, ...] | None = None
 

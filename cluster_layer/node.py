@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
-from cluster_layer.arrivals import Arrivals, Control
+from cluster_layer.arrivals import Arrivals
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, wake_one
 from cluster_layer.config import Config
+from cluster_layer.controls import Control, number
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
@@ -119,8 +120,8 @@ class Node:
                 self.state.positions[lane.shard, incarnation] = position
         self.groups.adopt(previous.groups)
         self.mailboxes.desert(time.monotonic())
-        self._routes = None
-        self.follow()  # it may have been elsewhere for a while
+        self._routes = previous._routes
+        self.follow()  # the topology may have changed since then
 
     # -- the topology
 
@@ -128,6 +129,7 @@ class Node:
         """Serve every name at the homes that it has by the newest routes, and nowhere else."""
         if self._routes is self._links.routes:
             return
+        known = self._links.routes.epoch if self._routes is None else self._routes.epoch
         self._routes = self._links.routes
         links = {link.shard: link for link in self._links.all()}
         for shard, (link, _) in list(self._watched.items()):
@@ -143,7 +145,7 @@ class Node:
         for shard in [shard for shard in self._inboxes if not self._inboxes_on[shard]]:
             self._own(self._inboxes.pop(shard).stop())
             self._arrivals.lanes.close(Lane(shard, INBOX))
-        self.groups.follow()
+        self.groups.follow(known)
         for shard, queue in self._queues.items():
             queue.keep(lambda name, shard=shard: shard in homes_of(name))  # type: ignore[misc]
         for box in self.mailboxes:
@@ -351,7 +353,9 @@ class Node:
             return
         for old in [key for key in positions if key[0] == shard and key[1] != incarnation]:
             del positions[old]
-            self.groups.on_incarnation(shard)
+            self.groups.on_incarnation(shard, incarnation)
+            # Others may have come here before us, and may have stored or kicked our members.
+            positions[shard, incarnation] = 0
         self._arrivals.lanes.open(lane, incarnation)
 
     def on_missed(self, shard: str, publications: int) -> None:
@@ -385,8 +389,7 @@ class Node:
             box = self.mailboxes.open(channel)
             self._spawn(self.groups.accept(group, box, self._membership_end()))
         elif op == "kick" and channel is not None:
-            text = control.fields.get("position", "")
-            position = int(text) if text.isdecimal() else 0
+            position = number(control.fields.get("position", ""))
             life = control.fields.get("life", "")
             self.groups.on_kick(control.fields.get("shard", ""), group, channel, life, position)
         elif op in ("stored", "unstored", "leave"):

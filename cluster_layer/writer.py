@@ -5,29 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
-
-import msgpack
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
 from cluster_layer.buffers import Loss
+from cluster_layer.controls import control, pack
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher, channel_context, group_context
-from cluster_layer.envelope import CONTROL, MESSAGE, encode
+from cluster_layer.envelope import CONTROL, MESSAGE, encode, fingerprint
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import MAX_REDIRECTIONS, Build, Link, Links, Redirected
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import (
-    GROUP,
-    INBOX,
-    UNKNOWN,
-    Lane,
-    Trail,
-)
+from cluster_layer.order import GROUP, INBOX, Lane, Trail
 from cluster_layer.routing import Routes
 from cluster_layer.scripts import Script
 from topology.errors import ClusterError
@@ -42,13 +35,6 @@ class TrailCell:
 
     def __init__(self, trail: Trail) -> None:
         self.trail = trail
-
-
-def control(op: str, group: str, channel: str) -> bytes:
-    """The envelope of a membership control."""
-    return encode(
-        CONTROL, 0, None, None, msgpack.packb({"op": op, "group": group, "channel": channel})
-    )
 
 
 class Writer:
@@ -98,9 +84,9 @@ class Writer:
 
     async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Add a member that this process does not serve. ShardUnavailable, DeliveryUnknown."""
-        stored = control("stored", group, channel)
 
-        def build(keys: Keys, **_copied: bool) -> tuple[Sequence[bytes], Command]:
+        def build(keys: Keys, epoch: int, **_copied: bool) -> tuple[Sequence[bytes], Command]:
+            stored = control("stored", group, channel, epoch)
             return (
                 (keys.members(group), keys.seq, keys.log),
                 (keys.group(group), 0, channel, expiry_ms, stored),
@@ -114,9 +100,9 @@ class Writer:
 
     async def remove_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown."""
-        leave = control("leave", group, channel)
 
-        def build(keys: Keys, *, copied: bool) -> tuple[Sequence[bytes], Command]:
+        def build(keys: Keys, epoch: int, *, copied: bool) -> tuple[Sequence[bytes], Command]:
+            leave = control("leave", group, channel, epoch)
             return (
                 (keys.members(group), keys.seq, keys.log),
                 (channel, expiry_ms, keys.group(group), leave, int(copied)),
@@ -142,7 +128,7 @@ class Writer:
     ) -> list[tuple[str, str, Any]]:
         """Run a script at every home of a group: (shard, its life, reply) for each.
 
-        `build(keys, copied=...)`: whether memberships may yet be copied to that shard.
+        `build(keys, epoch, copied=...)`: whether memberships may yet be copied to that shard.
         """
         for _ in range(MAX_REDIRECTIONS):
             done: list[tuple[str, str, Any]] = []
@@ -150,8 +136,9 @@ class Writer:
             try:
                 for shard in routes.homes_of(group):
                     link = self._links.to(shard)
-                    with_copies = partial(build, copied=routes.needs_tombstone(group, shard))
-                    reply = await link.run(script, routes.epoch, with_copies)
+                    copied = routes.needs_tombstone(group, shard)
+                    by_routes = partial(build, epoch=routes.epoch, copied=copied)
+                    reply = await link.run(script, routes.epoch, by_routes)
                     done.append((shard, link.keys.incarnation, reply))
                 return done
             except Redirected:
@@ -171,16 +158,18 @@ class Writer:
 
         for _ in range(MAX_REDIRECTIONS):
             if cell.trail.uncertain:
-                await self._make_certain(cell)
+                await self._make_certain(cell, cell.trail.uncertain_lanes())
             routes = self._links.routes
             lane = Lane(routes.shard_of(inbox), INBOX)
             now = self._loop.time()
             marks = cell.trail.marks(lane, now, self._expiry_ms / 1000, routes.epoch)
             envelope = encode(kind, self._expiry_ms, channel, marks, body)
-            arguments = (capacity, self._expiry_ms, envelope)
-            build = partial(_appending, inbox, arguments)
+            build = partial(_appending, inbox, (capacity, self._expiry_ms, envelope))
+            written = ("", envelope)
             try:
-                reply = await self._write(routes, lane, cell, scripts.INBOX_APPEND, build, position)
+                reply = await self._write(
+                    routes, lane, cell, scripts.INBOX_APPEND, build, position, written
+                )
                 break
             except Redirected:
                 continue
@@ -190,7 +179,7 @@ class Writer:
 
     async def _publish(self, group: str, sealed: bytes, cell: TrailCell) -> Any:
         if cell.trail.uncertain:
-            await self._make_certain(cell)
+            await self._make_certain(cell, cell.trail.uncertain_lanes())
         routes = self._links.routes
         lane = Lane(routes.shard_of(group), GROUP)
         now = self._loop.time()
@@ -200,8 +189,9 @@ class Writer:
         def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
             return (keys.members(group), keys.seq), (keys.group(group), envelope)
 
+        written = (group, envelope)
         reply = await self._write(
-            routes, lane, cell, scripts.GROUP_SEND, build, lambda reply: reply[0]
+            routes, lane, cell, scripts.GROUP_SEND, build, lambda reply: reply[0], written
         )
         self._counters.shards[lane.shard].published += 1
         return reply
@@ -232,46 +222,51 @@ class Writer:
         script: Script,
         build: Build,
         position: Callable[[Any], int | None],
+        written: tuple[str, bytes],
     ) -> Any:
-        """Run a script and note in the trail where it wrote."""
+        """Run a script and note in the trail where it wrote, or what it may have written."""
         link = self._links.to(lane.shard)
         try:
             reply = await link.run(script, routes.epoch, build)
         except asyncio.CancelledError:
-            self._note(cell, link, lane, UNKNOWN, routes.epoch)
+            self._doubt(cell, link, lane, fingerprint(*written), routes.epoch)
             raise
         except DeliveryUnknown:
-            settled = await self._settled_position(link, lane)
-            self._note(cell, link, lane, settled, routes.epoch)
+            self._doubt(cell, link, lane, fingerprint(*written), routes.epoch)
+            await self._make_certain(cell, (lane,))
             raise
-        written = position(reply)
-        if written is not None:
-            self._note(cell, link, lane, written, routes.epoch)
+        at = position(reply)
+        if at is not None:
+            life, now = link.keys.incarnation, self._loop.time()
+            cell.trail = cell.trail.after(lane, life, at, now, routes.epoch)
         return reply
 
-    async def _settled_position(self, link: Link, lane: Lane) -> int:
+    async def _settled_position(self, link: Link, lane: Lane) -> int | None:
         """A position that a write of unknown outcome is not beyond, now that it is settled."""
         if link.connection is not None:
             counter = link.keys.seq if lane.kind == GROUP else link.keys.entries
             with contextlib.suppress(ClusterError):
                 return int(await link.connection.execute(("GET", counter)) or 0)
-        return UNKNOWN
+        return None
 
-    async def _make_certain(self, cell: TrailCell) -> None:
-        """Find out how far cancelled writes can have come, before something follows them.
+    async def _make_certain(self, cell: TrailCell, lanes: Iterable[Lane]) -> None:
+        """Find out how far writes of unknown outcome can have come, before something follows them.
 
-        A shard that can't be asked, or is none any more, stays unknown.
+        About a shard that can't be asked, or is none any more, the doubt remains.
         """
-        for lane in cell.trail.uncertain_lanes():
-            if lane.shard in self._links.routes.endpoints():
-                link = self._links.to(lane.shard)
-                position = await self._settled_position(link, lane)
-                if position != UNKNOWN:
-                    self._note(cell, link, lane, position, self._links.routes.epoch)
+        for lane in lanes:
+            routes = self._links.routes
+            if lane.shard not in routes.endpoints():
+                continue
+            link = self._links.to(lane.shard)
+            position = await self._settled_position(link, lane)
+            if position is not None:
+                life, now = link.keys.incarnation, self._loop.time()
+                cell.trail = cell.trail.after(lane, life, position, now, routes.epoch)
 
-    def _note(self, cell: TrailCell, link: Link, lane: Lane, position: int, epoch: int) -> None:
-        incarnation, now = link.keys.incarnation, self._loop.time()
-        cell.trail = cell.trail.after(lane, incarnation, position, now, epoch)
+    def _doubt(self, cell: TrailCell, link: Link, lane: Lane, fingerprint: int, epoch: int) -> None:
+        life, now = link.keys.incarnation, self._loop.time()
+        cell.trail = cell.trail.in_doubt(lane, life, fingerprint, now, epoch)
 
     async def _send_to_member(self, channel: str, body: bytes, cell: TrailCell) -> None:
         try:
@@ -282,12 +277,12 @@ class Writer:
             self._counters.lose(Loss.UNAVAILABLE)
             logger.info("a group message did not reach member %s: %s", channel, error)
 
-    async def _tell(self, channel: str, control: dict[str, str]) -> None:
+    async def _tell(self, channel: str, fields: dict[str, str]) -> None:
         """Send a control to the process that serves a channel; what it is for can do without."""
         try:
-            await self._append(channel, msgpack.packb(control), CONTROL, TrailCell(Trail()))
+            await self._append(channel, pack(fields), CONTROL, TrailCell(Trail()))
         except ClusterError as error:
-            logger.info("%s was not told %s: %s", channel, control, error)
+            logger.info("%s was not told %s: %s", channel, fields, error)
 
 
 def _appending(inbox: str, arguments: Command, keys: Keys) -> tuple[Sequence[bytes], Command]:

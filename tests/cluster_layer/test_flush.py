@@ -45,7 +45,7 @@ async def keys_of(links: Links) -> Keys:
 
 def layers_keys(shard: Any) -> set[bytes]:
     """All keys but those of the cluster, which are no layer's."""
-    return {key for key in shard.keys() if not key.startswith(b"cluster-layer:")}
+    return {key for key in shard.scan_iter() if not key.startswith(b"cluster-layer:")}
 
 
 def fill(shard: Any, keys: Keys, count: int = 1) -> None:

@@ -401,6 +401,21 @@ def test_an_invitation_that_comes_late_brings_nobody_back() -> None:
     run([("store", A), ("leave", A)])
 
 
+@pytest.mark.parametrize(("life", "stays"), [("life", True), ("next", False)])
+def test_a_join_counts_in_the_life_in_which_it_was_answered(life: str, stays: bool) -> None:
+    """Also if the subscription comes to that life later, and learns from its log of an old kick."""
+
+    async def main() -> None:
+        world = World()
+        world.shard.position = 5
+        await world.play(joined(A))
+        world.groups.on_incarnation(world.shard.shard, life)
+        world.groups.on_control("leave", "shard", GROUP, A, 4)
+        assert len(world.groups) == stays
+
+    asyncio.run(main())
+
+
 _members = st.sampled_from([A, A, B])
 _calls = st.tuples(st.sampled_from(["join", "leave", "store", "kick", "send", "send"]), _members)
 _own_calls = st.tuples(st.sampled_from(["join", "leave", "send", "send"]), _members)

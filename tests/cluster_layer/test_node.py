@@ -11,15 +11,15 @@ import redis
 from cluster_layer import scripts
 from cluster_layer.buffers import Loss
 from cluster_layer.config import Config
+from cluster_layer.controls import control
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.envelope import MESSAGE, encode
 from cluster_layer.keys import Keys
 from cluster_layer.links import LinkSettings
 from cluster_layer.node import Node, NodeState
-from cluster_layer.order import UNKNOWN, Mark
-from cluster_layer.writer import control
-from tests.support.parts import links_to, presence, run_script
+from cluster_layer.order import GROUP, Doubt, Mark
+from tests.support.parts import EPOCH, links_to, presence, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -61,13 +61,20 @@ class Process:
 
     def kick(self, channel: str) -> None:
         keys = (self.keys.members("g"), self.keys.seq, self.keys.log)
-        arguments = (channel, EXPIRY_MS, self.keys.group("g"), control("leave", "g", channel), 0)
+        arguments = (
+            channel,
+            EXPIRY_MS,
+            self.keys.group("g"),
+            control("leave", "g", channel, EPOCH),
+            0,
+        )
         run_script(self.redis, scripts.GROUP_LEAVE, self.keys.cluster, keys, *arguments)
 
-    def send(self, channel: str, body: str, *, after_group: int | None = None) -> None:
-        marks = {self.shard: Mark(self.keys.incarnation, None, after_group)}
+    def send(self, channel: str, body: str, *, after_unknown: bool = False) -> None:
+        """`after_unknown`: its writer does not know whether it has written to the group before."""
+        marks = {self.shard: Mark(self.keys.incarnation, None, None, (Doubt(GROUP, 1),))}
         envelope = encode(
-            MESSAGE, EXPIRY_MS, channel, None if after_group is None else marks, body.encode()
+            MESSAGE, EXPIRY_MS, channel, marks if after_unknown else None, body.encode()
         )
         keys = (self.keys.inbox("p.1!"), self.keys.entries)
         arguments = (100, EXPIRY_MS, envelope)
@@ -151,7 +158,7 @@ async def test_a_kick_during_a_silence_is_learnt_afterwards(
     assert await process.receive(OURS) == "before"
     proxy.blackhole("requests")
     received = process.received
-    process.send(OURS, "held", after_group=UNKNOWN)
+    process.send(OURS, "held", after_unknown=True)
     await eventually_async(lambda: process.received > received)
     proxy.blackhole("replies")
     process.kick(OURS)
@@ -172,12 +179,25 @@ async def test_a_subscription_that_comes_up_slowly_comes_up(
     proxy.delay(0.3, "replies")
     proxy.cut()
     await eventually_async(lambda: process.state.positions)
-    process.send(OURS, "marked", after_group=UNKNOWN)
+    process.send(OURS, "marked", after_unknown=True)
     assert await process.receive(OURS) == "marked"
     proxy.delay(0.0)
     await eventually_async(lambda: process.redis.pubsub_numsub(process.keys.group("g"))[0][1])
     process.group_send("again")
     assert await process.receive(OURS) == "again"
+
+
+async def test_the_log_of_a_shard_s_next_life_is_read_from_its_beginning(
+    process: Process,
+) -> None:
+    """Others may have been there before us, and have stored or kicked members of ours."""
+    node, shard = process.node, process.shard
+    await node.join("g", OURS)
+    first = process.keys.incarnation
+    assert node.last_position(shard, first) is None
+    node.on_subscription(shard, None)
+    node.on_subscription(shard, "next")
+    assert (node.last_position(shard, first), node.last_position(shard, "next")) == (None, 0)
 
 
 async def test_a_channel_that_is_read_is_not_abandoned(process: Process) -> None:

@@ -195,6 +195,21 @@ def test_a_change_that_was_also_heard_counts_once() -> None:
     assert payloads == [b"6:store", b"7:message", b"8:unstore", b"9:message"]
 
 
+async def test_a_subscription_to_the_next_life_ends_the_connection_to_the_last(
+    process: Process,
+) -> None:
+    """What is asked for on it would be about what is gone."""
+    await process.subscriber.entered()
+    link, subscription = process.link, process.subscriber._connection
+    assert subscription is not None
+    subscription.close("cut")
+    old = link.connection
+    assert old is not None
+    old.incarnation = "another"
+    await eventually_async(lambda: process.events == ["up", "down", "up"])
+    assert old.lost == "the shard has begun another life"
+
+
 async def test_a_shard_on_which_nothing_was_seen_needs_no_catching_up(
     process: Process, shard: Shard, proxy: TcpProxy
 ) -> None:
