@@ -53,10 +53,12 @@ class Keys:
     """
 
     __slots__ = (
+        "_batch",
         "_group",
         "_inbox",
         "_members",
         "_queue",
+        "_receipt",
         "_reply",
         "base",
         "cluster",
@@ -73,6 +75,8 @@ class Keys:
         self.base = base = f"{prefix}:{incarnation}:"
         self._inbox = (base + "i:").encode()
         self._queue = (base + "q:").encode()
+        self._batch = (base + "v:").encode()
+        self._receipt = (base + "w:").encode()
         self._members = (base + "m:").encode()
         self._group = f"{base}g{db}:".encode()
         self._reply = (base + "r:").encode()
@@ -88,6 +92,14 @@ class Keys:
     def queue(self, channel: str) -> bytes:
         """List: the messages of a normal channel."""
         return self._queue + channel.encode()
+
+    def batch(self, channel: str) -> bytes:
+        """List: messages of a normal channel that are on their way to another shard."""
+        return self._batch + channel.encode()
+
+    def receipt(self, token: str) -> bytes:
+        """String: such a batch has been taken in here."""
+        return self._receipt + token.encode()
 
     def members(self, group: str) -> bytes:
         """Sorted set: the members that another process added, by deadline (ms, shard's clock)."""
