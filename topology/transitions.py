@@ -146,8 +146,10 @@ def begin(
             before[shard.id] for shard in shards if shard.id in before and before[shard.id] != shard
         ),
     )
-    begun = _next(topology, shards=tuple(shards), change=change)
-    result = begun if plan.moves else _ended(begun, begun.final_shards())
+    if plan.moves:
+        result = _next(topology, shards=tuple(shards), change=change)
+    else:
+        result = _next(topology, shards=plan.shards)
     return _checked(topology, Step.BEGIN, result)
 
 
@@ -185,15 +187,15 @@ def finish(topology: Topology) -> Topology:
     Only when every living receiver has settled and nothing is left on the old homes.
     """
     change = _require(topology, Step.FINISH)
-    left = _next(topology, phase=Phase.STEADY, previous=None)
-    if change.aborting:
-        result = _ended(replace(left, change=replace(change, aborting=False)), _restored(left))
-    elif left.table == change.table:
-        result = _ended(left, left.final_shards())
-    elif topology.phase is Phase.STEADY:
+    if not change.aborting and topology.phase is Phase.STEADY and topology.table != change.table:
         raise IllegalTransition("slots are still to be moved: the change is not at its end")
+    steady = {"phase": Phase.STEADY, "previous": None}
+    if change.aborting:
+        result = _next(topology, **steady, shards=_restored(topology), change=None)
+    elif topology.table == change.table:
+        result = _next(topology, **steady, shards=topology.final_shards(), change=None)
     else:
-        result = left
+        result = _next(topology, **steady)
     return _checked(topology, Step.FINISH, result)
 
 
@@ -214,8 +216,8 @@ def abort(topology: Topology) -> Topology:
             change=replace(change, aborting=True),
         )
     else:
-        steady = _next(topology, phase=Phase.STEADY, pending=None)
-        result = _ended(steady, _restored(steady))
+        shards = _restored(topology)
+        result = _next(topology, phase=Phase.STEADY, pending=None, shards=shards, change=None)
     return _checked(topology, Step.ABORT, result)
 
 
@@ -253,15 +255,21 @@ def rehome(topology: Topology, lost: Collection[str], reason: str) -> Topology:
         replace(shard, state=ShardState.DOWN) if shard.id in lost else shard
         for shard in topology.shards
     )
-    table = rehomed(topology.table, shards)
+    goal = _rehomed_goal(topology, shards)
+    # What has to move now moves to its final place at once.
+    owners = [
+        there if here in lost else here
+        for here, there in zip(topology.table.owners, goal.owners, strict=True)
+    ]
     dropped = topology.phase is Phase.PREPARED
+    change = topology.change
     result = _next(
         topology,
         shards=shards,
-        table=table,
+        table=SlotTable(tuple(owners)),
         phase=Phase.STEADY if dropped else topology.phase,
         pending=None,
-        change=_rerouted(topology.change, table, shards, reason),
+        change=None if change is None else replace(change, table=goal, paused=reason),
     )
     return _checked(topology, Step.REHOME, result)
 
@@ -272,21 +280,27 @@ def differing(table: SlotTable, other: SlotTable) -> list[int]:
     return [slot for slot, (one, another) in enumerate(pairs) if one != another]
 
 
-def _rerouted(
-    change: Change | None, table: SlotTable, shards: tuple[Shard, ...], reason: str
-) -> Change | None:
-    """The change with another goal for slots that were to go to shards that are lost now."""
+def _rehomed_goal(topology: Topology, shards: tuple[Shard, ...]) -> SlotTable:
+    """The table to end with, when some of its shards are down."""
+    change, now = topology.change, topology.table
     if change is None:
-        return None
-    staying = [shard for shard in shards if shard.id not in change.leaving]
+        return rehomed(now, shards)
+    passing = change.arriving if change.aborting else change.leaving
+    staying = [shard for shard in shards if shard.id not in passing]
     able = {shard.id for shard in staying if shard.state is not ShardState.DOWN}
     if not able:
-        raise TopologyInvalid("all shards that are to stay would be down: abort the change first")
-    goal = [
-        there if there in able else here
-        for there, here in zip(change.table.owners, table.owners, strict=True)
-    ]
-    return replace(change, table=rehomed(SlotTable(tuple(goal)), staying), paused=reason)
+        if not change.aborting:
+            raise TopologyInvalid("only shards that leave would be left: abort the change first")
+        return rehomed(now, shards)
+    # Of the first that is able: where the slot is to go, where it is, where it has just come from.
+    wishes = zip(
+        (now if change.aborting else change.table).owners,
+        now.owners,
+        (topology.previous or now).owners,
+        strict=True,
+    )
+    owners = [next((owner for owner in wish if owner in able), wish[0]) for wish in wishes]
+    return rehomed(SlotTable(tuple(owners)), staying)
 
 
 def _restored(topology: Topology) -> tuple[Shard, ...]:
@@ -305,10 +319,6 @@ def _restored(topology: Topology) -> tuple[Shard, ...]:
         if shard.id in owning or shard.id not in change.arriving:
             restored.append(before)
     return tuple(restored)
-
-
-def _ended(topology: Topology, shards: tuple[Shard, ...]) -> Topology:
-    return replace(topology, shards=shards, change=None)
 
 
 def _next(topology: Topology, **fields: object) -> Topology:
