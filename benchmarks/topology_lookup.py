@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from timeit import timeit
 
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from topology.hashing import SLOTS, slot_of
 from topology.model import Shard, Topology
-from topology.planning import apply, initial_topology, plan
+from topology.planning import initial_topology, plan, table_after
 
 BAR_NS = 150
 SHARDS = 16
@@ -98,7 +99,7 @@ def main() -> int:
         ratio = (value - empty) / (ns[table] - empty)
         print(f"  {name:30} {value - empty:7.0f} ns  {ratio:5.1f} x")
     first = initial_topology(eight, cluster=CLUSTER)
-    planned = apply(plan(first, nine), first)
+    planned = replace(first, shards=tuple(nine), table=table_after(plan(first, nine), first))
     print(f"8 -> 9 shards, slots moved (ideal {1 / 9:.1%}); busiest of 9 against the mean, names")
     rows = {
         "slot table, planned": (table_lookup(first), table_lookup(planned)),

@@ -3,6 +3,7 @@
 from topology.errors import (
     ChangeUnderWay,
     ClusterError,
+    IllegalTransition,
     StaleEpoch,
     StoreConfigError,
     StoreUnavailable,
@@ -28,6 +29,7 @@ __all__ = [
     "Change",
     "ChangeUnderWay",
     "ClusterError",
+    "IllegalTransition",
     "Operator",
     "Phase",
     "Shard",

@@ -8,6 +8,7 @@
         ├── TopologyTooLarge     encoded, it is larger than a store takes
         ├── StaleEpoch           made from an epoch that is no longer the newest
         ├── ChangeUnderWay       the topology is in the middle of another change
+        ├── IllegalTransition    the step is not possible at this stage of a change
         ├── TopologyUnavailable  neither a store nor a last-good copy has a topology
         ├── StoreUnavailable     the store did not answer, or refused
         └── StoreConfigError     a store's URL or option is wrong
@@ -68,6 +69,10 @@ class StaleEpoch(TopologyError):
 
 class ChangeUnderWay(TopologyError):
     """Another planned change has begun and must be finished or aborted first."""
+
+
+class IllegalTransition(TopologyError):
+    """The step is not possible at this stage of the change under way, or there is none."""
 
 
 class TopologyUnavailable(TopologyError):

@@ -71,12 +71,18 @@ def _require_printable(what: str, text: object, limit: int, shown: str) -> None:
         )
 
 
-def _require_text(what: str, text: object) -> None:
+def require_text(what: str, text: object) -> None:
+    """TopologyInvalid unless the value is one line of text for people."""
     if not isinstance(text, str) or not text.isprintable() or len(text) > _MAX_TEXT_LENGTH:
         raise TopologyInvalid(
             f"{what} must be printable text of at most {_MAX_TEXT_LENGTH} characters, "
             f"not {text!r:.80}"
         )
+
+
+def require_epoch(what: str, value: object) -> None:
+    """TopologyInvalid unless the value is an epoch."""
+    _require_integer(what, value, 1, MAX_EPOCH)
 
 
 def _require_integer(what: str, value: object, low: int, high: int) -> None:
@@ -149,8 +155,8 @@ class Operator:
     pid: int
 
     def __post_init__(self) -> None:
-        _require_text("the operator's user", self.user)
-        _require_text("the operator's host", self.host)
+        require_text("the operator's user", self.user)
+        require_text("the operator's host", self.host)
         _require_integer("the operator's pid", self.pid, 0, _MAX_PID)
 
     def __str__(self) -> str:
@@ -182,13 +188,13 @@ class Change:
 
     def __post_init__(self) -> None:
         require_id("the id of a change", self.id)
-        _require_text("the summary of a change", self.summary)
+        require_text("the summary of a change", self.summary)
         if not isinstance(self.operator, Operator):
             raise TopologyInvalid(f"the operator of a change is {self.operator!r:.40}")
         if not isinstance(self.table, SlotTable):
             raise TopologyInvalid("the table of a change must be a SlotTable")
         _require_integer("started_at of a change", self.started_at, 0, _MAX_TIME_S)
-        _require_integer("began_from of a change", self.began_from, 1, MAX_EPOCH)
+        require_epoch("began_from of a change", self.began_from)
         _require_integer("the slots of a change", self.slots, 0, SLOTS)
         _require_integer("the step of a change", self.step, 1, SLOTS)
         for what, ids in (("arriving", self.arriving), ("leaving", self.leaving)):
@@ -199,7 +205,7 @@ class Change:
         ):
             raise TopologyInvalid("former of a change must be a tuple of Shard values")
         if self.paused is not None:
-            _require_text("the reason of a pause", self.paused)
+            require_text("the reason of a pause", self.paused)
         if type(self.aborting) is not bool:
             raise TopologyInvalid(f"aborting of a change must be a bool, not {self.aborting!r:.40}")
 
@@ -237,7 +243,7 @@ class Topology:
 
     def __post_init__(self) -> None:
         require_id("the cluster", self.cluster)
-        _require_integer("the epoch", self.epoch, 1, MAX_EPOCH)
+        require_epoch("the epoch", self.epoch)
         shard_by_id = self._checked_shards()
         self._check_tables(shard_by_id)
         self._check_change(shard_by_id)

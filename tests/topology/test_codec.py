@@ -78,8 +78,20 @@ def changed(**fields: Any) -> bytes:
     return json.dumps(json.loads(GOOD) | fields).encode()
 
 
-CHANGED = {"operator": {"user": "a", "host": "b", "pid": 1}, "table": "00" * SLOTS, "former": []}
-CHANGED |= {"arriving": [], "leaving": []}
+CHANGED: dict[str, Any] = {
+    "id": "0" * 16,
+    "summary": "",
+    "operator": {"user": "a", "host": "b", "pid": 1},
+    "started_at": 1,
+    "began_from": 1,
+    "table": "00" * SLOTS,
+    "slots": 1,
+    "step": 1,
+    "arriving": [],
+    "leaving": [],
+    "former": [],
+    "aborting": False,
+}
 
 REFUSED = [
     (b"", "not a JSON topology"),
@@ -101,13 +113,14 @@ REFUSED = [
     (changed(cluster=None), "'cluster' must be str, not NoneType"),
     (changed(cluster="c"), "cluster must be 16"),
     (changed(change=[]), "the change must be an object, not list"),
-    (changed(change={}), "operator of the change must be an object"),
-    (changed(change={"operator": {}, "table": ""}), "operator's user must be printable text"),
+    (changed(change={}), "the change: 'id' must be str"),
+    (changed(change=CHANGED | {"operator": 7}), "operator of the change must be an object"),
+    (changed(change=CHANGED | {"operator": {"user": 5}}), "operator's user must be printable"),
     (changed(change=CHANGED | {"arriving": None}), "'arriving' must be list"),
-    (changed(change=CHANGED | {"leaving": [1]}), "'leaving' must hold shard ids, not 1"),
+    (changed(change=CHANGED | {"leaving": [1]}), "shards by their ids, not by 1"),
     (changed(change=CHANGED | {"table": "02" * SLOTS}), "table of the change names shard 2"),
     (changed(change=CHANGED | {"former": [1]}), "shard 0 must be an object, not int"),
-    (changed(change=CHANGED | {"id": None}), "id of a change must be 16"),
+    (changed(change=CHANGED | {"id": "1"}), "id of a change must be 16"),
     (changed(shards=[1, 2]), "shard 0 must be an object, not int"),
     (changed(shards=[{"id": "a", "url": 3}] * 2), "shard 0: 'url' must be str, not int"),
     (changed(shards=[{"id": "a", "url": "r://a", "state": "up"}] * 2), "weight of shard 'a'"),
