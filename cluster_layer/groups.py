@@ -15,6 +15,7 @@ the shard.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from cluster_layer import scripts
 from cluster_layer.buffers import Mailbox, Parcel
 from cluster_layer.controls import LogEntry, control, log_entry
-from cluster_layer.errors import ShardUnavailable
+from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import MAX_REDIRECTIONS, Link, Links, Redirected
 from cluster_layer.members import Group, Member
@@ -205,7 +206,7 @@ class Groups:
         for other, member in self._memberships_of(group.name, channel):
             if member.came_from is not None and member.came_from[0] == group.shard:
                 _, joined_in, joined_at = member.came_from
-                life = self._links.to(group.shard).keys.incarnation
+                life = self._life_of(group.shard)
                 if joined_in != life or joined_at < position:
                     self._remove(other, member)
 
@@ -227,7 +228,7 @@ class Groups:
                         self._remove(other, taken)
             return
         joined_in, joined_at = member.origin
-        current = self._links.to(shard).keys.incarnation
+        current = self._life_of(shard)
         if life == current:
             member.notice = (life, position)
         elif joined_in not in ("", current) and not (life == joined_in and position <= joined_at):
@@ -289,6 +290,12 @@ class Groups:
                 await self._settle(shard, unsettled[start : start + SETTLE_BATCH], changes)
 
     # -- internals
+
+    def _life_of(self, shard: str) -> str:
+        """The incarnation of a shard; empty if it is none any more, or was never reached."""
+        with contextlib.suppress(Redirected):
+            return self._links.to(shard).keys.incarnation
+        return ""
 
     def _all(self) -> list[Group]:
         return [group for groups in self._on.values() for group in groups.values()]
@@ -404,8 +411,13 @@ class Groups:
     async def _subscribe(self, shard: str, groups: Sequence[Group]) -> None:
         subscriber = self._subscriber_of(shard)
         if subscriber is None:
-            raise ShardUnavailable(shard, "the topology has no such shard any more")
-        await subscriber.subscribe([group.name for group in groups])
+            raise Redirected(shard, "the topology has no such shard any more")
+        try:
+            await subscriber.subscribe([group.name for group in groups])
+        except (ShardUnavailable, DeliveryUnknown) as error:
+            if self._subscriber_of(shard) is not subscriber:
+                raise Redirected(shard, error.reason) from error
+            raise
         for group in groups:
             if group.name not in self._on[shard]:  # left meanwhile
                 subscriber.unsubscribe(group.name)
@@ -437,6 +449,7 @@ class Groups:
         """
         member.joining += 1
         try:
+            link = self._links.to(group.shard)
             await self._subscribed(group)
             was_stored, position = await self._take_over(group, member, epoch)
         except BaseException:
@@ -446,7 +459,7 @@ class Groups:
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
-        member.origin = (self._links.to(group.shard).keys.incarnation, member.joined_at)
+        member.origin = (link.keys.incarnation, member.joined_at)
         group.changed()
         if invited and not (was_stored or member.active or member.joining):
             self._remove(group, member)  # it has expired, or has been kicked

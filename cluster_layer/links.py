@@ -106,7 +106,7 @@ class Link:
         if self.connection is not None:
             return self.connection
         if self._retired:
-            raise self._redirection()
+            raise _redirection(self.shard)
         if self._refusal is not None:
             raise ShardUnavailable(self.shard, self._refusal)
         try:
@@ -215,15 +215,12 @@ class Link:
         Whoever waits for a connection is redirected at once.
         """
         self._retired = True
-        self._fail_attempt(self._redirection())
+        self._fail_attempt(_redirection(self.shard))
         deadline = self._loop.time() + self.settings.timeout_s
         while (connection := self.connection) is not None and connection.busy:
             if self._loop.time() > deadline or not await connection.stays(RETIRE_CHECK_S):
                 break
         await self.close()
-
-    def _redirection(self) -> Redirected:
-        return Redirected(self.shard, "the topology has no such shard any more")
 
     # -- internals
 
@@ -394,6 +391,10 @@ class Link:
             watcher()
 
 
+def _redirection(shard: str) -> Redirected:
+    return Redirected(shard, "the topology has no such shard any more")
+
+
 def _look_at(future: asyncio.Future[Any]) -> None:
     """Nobody waits for this answer, and its failure shows elsewhere."""
     if not future.cancelled():
@@ -436,10 +437,12 @@ class Links:
                 task.add_done_callback(self._retiring.discard)
 
     def to(self, shard: str) -> Link:
-        """The link to a shard; KeyError if the topology has none of that id that is not down."""
+        """The link to a shard. Redirected: the topology has none of that id that is not down."""
         link = self._links.get(shard)
         if link is None or link.ended:
-            endpoint = self.routes.endpoints()[shard]
+            endpoint = self.routes.endpoints().get(shard)
+            if endpoint is None:
+                raise _redirection(shard)
             link = Link(
                 shard, endpoint, self.settings, self._counters, self.topologies, self._presence
             )

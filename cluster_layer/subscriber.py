@@ -156,6 +156,10 @@ class Subscriber(Reader[SubscriberConnection]):
         connection = await self._ready()
         await connection.barrier()
 
+    def stop(self) -> asyncio.Task[None]:
+        self._failed(ShardUnavailable(self._link.shard, "closed"))
+        return super().stop()
+
     # -- internals
 
     async def _ready(self) -> SubscriberConnection:

@@ -17,7 +17,7 @@ from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import endpoints_of
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, Links, LinkSettings
+from cluster_layer.links import Link, Links, LinkSettings, Redirected
 from cluster_layer.scripts import Script
 from cluster_layer.topologies import fixed_topologies
 from tests.support.parts import EPOCH, link_to
@@ -327,7 +327,7 @@ async def test_links_are_made_when_they_are_needed(redis_server: RedisServer) ->
         assert links.connected() == {}
         first = links.to(hosts[0].id)
         assert links.to(hosts[0].id) is first
-        with pytest.raises(KeyError):
+        with pytest.raises(Redirected):
             links.to("nobody")
         assert {link.shard for link in links.all()} == {host.id for host in hosts}
         await asyncio.gather(*(link.ready() for link in links.all()))
