@@ -123,15 +123,20 @@ class Groups:
             raise
 
     async def accept(self, name: str, box: Mailbox, expires_at: float) -> None:
-        """Take over a membership that another process has stored, wherever it still is."""
-        accepting = []
-        for shard in self._links.routes.homes_of(name):
-            if box.name in getattr(self._on[shard].get(name), "members", ()):
-                continue  # it has one of its own
-            group, member = self._enter(shard, name, box, expires_at)
-            member.stored = True
-            accepting.append(self._accept(group, member))
-        await _all(accepting)
+        """Take over a membership that another process has stored, if it still is."""
+        # Where it is written to: there it is stored, if anywhere, and a copy comes from there.
+        shard = self._links.routes.shard_of(name)
+        if box.name in self._members(shard, name):
+            return  # it has one of its own
+        group, member = self._enter(shard, name, box, expires_at)
+        member.stored = True
+        await self._accept(group, member)
+        for other in self._links.routes.homes_of(name):
+            known = self._members(other, name)
+            if self._memberships(name, box) and box.name not in known:
+                group, member = self._enter(other, name, box, expires_at)
+                member.came_from = (shard, "", 0)
+                await self._accept(group, member)
 
     async def leave(self, name: str, box: Mailbox) -> None:
         """Remove a member, after everything that was published before this call.
@@ -297,6 +302,10 @@ class Groups:
             return self._links.to(shard).keys.incarnation
         return ""
 
+    def _members(self, shard: str, name: str) -> Collection[str]:
+        group = self._on[shard].get(name)
+        return () if group is None else group.members.keys()
+
     def _all(self) -> list[Group]:
         return [group for groups in self._on.values() for group in groups.values()]
 
@@ -428,13 +437,19 @@ class Groups:
             subscriber.unsubscribe(name)
 
     async def _accept(self, group: Group, member: Member) -> None:
-        """Take over a stored membership at one home, if it still is stored there."""
+        """Make a membership that was stored ours at one home; void if nothing is stored there.
+
+        One that comes from another home is none to be void.
+        """
         # A new incarnation makes it active: what was stored there is gone, we are who knows of it.
         while group.members.get(member.box.name) is member and not member.active:
             try:
                 epoch = self._links.routes.epoch
-                await self._confirm(group, member, epoch=epoch, invited=True)
+                invited = member.came_from is None
+                await self._confirm(group, member, epoch=epoch, invited=invited)
                 return
+            except Redirected:
+                continue  # by a newer topology, which may have other homes
             except ClusterError as error:
                 _stays_with_the_senders(group, member, error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
@@ -463,6 +478,9 @@ class Groups:
         group.changed()
         if invited and not (was_stored or member.active or member.joining):
             self._remove(group, member)  # it has expired, or has been kicked
+            for other, taken in self._memberships(group.name, member.box):
+                if taken.came_from is not None and taken.came_from[0] == group.shard:
+                    self._remove(other, taken)
         elif not member.active:
             self._activate(group, member, was_stored, position)
         elif member.stored and not was_stored:

@@ -46,6 +46,7 @@ class FakeShard:
         self.requests: deque[tuple[str, asyncio.Future[Any] | None]] = deque()
         self.pushes: deque[tuple[Any, ...]] = deque()
         self.down = False
+        self.bodies: dict[int, int] = {}  # position -> number of the message
 
     @property
     def busy(self) -> bool:
@@ -58,6 +59,9 @@ class FakeShard:
 
     def homes_of(self, _name: str) -> tuple[str]:
         return (self.shard,)
+
+    def shard_of(self, _name: str) -> str:
+        return self.shard
 
     def needs_tombstone(self, _group: str, _shard: str) -> bool:
         return False
