@@ -110,9 +110,7 @@ class Groups:
                 homes = routes.homes_of(name)
                 entered = [self._enter(shard, name, box, expires_at) for shard in homes]
                 try:
-                    await _all(self._confirm(*one, epoch=routes.epoch) for one in entered)
-                    for _, member in entered:
-                        member.came_from = None  # it has joined here by itself
+                    await self._join_at(entered, routes.epoch)
                     return
                 except Redirected:
                     continue
@@ -121,6 +119,20 @@ class Groups:
             if not was_member:
                 self._give_up(name, box)
             raise
+
+    async def _join_at(self, entered: Sequence[tuple[Group, Member]], epoch: int) -> None:
+        """Confirm a member at its homes; it joins from this step on, whatever is heard of it."""
+        for _, member in entered:
+            member.joining += 1
+        try:
+            await _all(self._confirm(group, member, epoch=epoch) for group, member in entered)
+            for _, member in entered:
+                member.came_from = None  # it has joined here by itself
+        finally:
+            for group, member in entered:
+                member.joining -= 1
+                if not (member.active or member.stored or member.joining):
+                    self._remove(group, member)
 
     async def accept(self, name: str, box: Mailbox, expires_at: float) -> None:
         """Take over a membership that another process has stored, if it still is."""
