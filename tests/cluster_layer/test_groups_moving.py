@@ -340,14 +340,14 @@ _steps = st.lists(st.one_of(_calls, _calls, _learning, _arrivals, _inbox), max_s
 
 
 @settings(max_examples=300, deadline=None)
-@given(*[_own_steps] * 5)
-def test_own_members_are_served_exactly_while_their_group_moves(*phases: Steps) -> None:
+@given(st.tuples(*[_own_steps] * 5))
+def test_own_members_are_served_exactly_while_their_group_moves(phases: tuple[Steps, ...]) -> None:
     """A member for sure gets a message once, one who is out for sure never, others at most once."""
     run(*phases)
 
 
 @settings(max_examples=300, deadline=None)
-@given(*[_steps] * 5)
-def test_members_are_served_exactly_while_their_group_moves(*phases: Steps) -> None:
+@given(st.tuples(*[_steps] * 5))
+def test_members_are_served_exactly_while_their_group_moves(phases: tuple[Steps, ...]) -> None:
     """The same where other processes add and remove members."""
     run(*phases)
