@@ -144,11 +144,12 @@ class Groups:
         member.stored = True
         await self._accept(group, member)
         for other in self._links.routes.homes_of(name):
-            known = self._members(other, name)
-            if self._memberships(name, box) and box.name not in known:
-                group, member = self._enter(other, name, box, expires_at)
-                member.came_from = (shard, "", 0)
-                await self._accept(group, member)
+            if group.members.get(box.name) is not member:
+                return  # void, or over
+            if box.name not in self._members(other, name):
+                elsewhere, taken = self._enter(other, name, box, expires_at)
+                taken.came_from = (shard, *member.origin)
+                await self._accept(elsewhere, taken)
 
     async def leave(self, name: str, box: Mailbox) -> None:
         """Remove a member, after everything that was published before this call.
