@@ -217,16 +217,15 @@ class Groups:
             member.active = False
             if not member.joining:  # else the answer tells which came first
                 self._remove(group, member)
-            self._end_elsewhere(group, member.box.name, position)
+            life = self._life_of(group.shard)
+            self._end_elsewhere(group.shard, group.name, member.box.name, life, position)
 
-    def _end_elsewhere(self, group: Group, channel: str, position: int) -> None:
-        """A kick that knew one home alone counts for where the member was taken along to."""
-        for other, member in self._memberships_of(group.name, channel):
-            if member.came_from is not None and member.came_from[0] == group.shard:
-                _, joined_in, joined_at = member.came_from
-                life = self._life_of(group.shard)
-                if joined_in != life or joined_at < position:
-                    self._remove(other, member)
+    def _end_elsewhere(self, shard: str, name: str, channel: str, life: str, position: int) -> None:
+        """A kick that knew this home counts for where the member was taken along to as well."""
+        for group, member in self._taken_from(shard, name, channel):
+            _, joined_in, joined_at = member.came_from or ("", "", 0)
+            if life != joined_in or position > joined_at:
+                self._remove(group, member)
 
     def on_kick(self, shard: str, name: str, channel: str, life: str, position: int) -> None:
         """Another process has removed a member; this came by the inbox, out of order.
@@ -237,13 +236,8 @@ class Groups:
         group = self._on[shard].get(name)
         member = group.members.get(channel) if group else None
         if group is None or member is None:
-            # The shard was lost, or the slot has moved, and the member was taken along.
-            for other, taken in self._memberships_of(name, channel):
-                came_from = taken.came_from
-                if came_from is not None and came_from[0] == shard:
-                    _, joined_in, joined_at = came_from
-                    if life != joined_in or position > joined_at:
-                        self._remove(other, taken)
+            # The shard was lost, or the slot has moved.
+            self._end_elsewhere(shard, name, channel, life, position)
             return
         joined_in, joined_at = member.origin
         current = self._life_of(shard)
@@ -329,6 +323,14 @@ class Groups:
     def _memberships_of(self, name: str, channel: str) -> list[tuple[Group, Member]]:
         groups = [groups[name] for groups in self._on.values() if name in groups]
         return [(group, group.members[channel]) for group in groups if channel in group.members]
+
+    def _taken_from(self, shard: str, name: str, channel: str) -> list[tuple[Group, Member]]:
+        """What a member is at the homes to which it was taken along from this one."""
+        return [
+            (group, member)
+            for group, member in self._memberships_of(name, channel)
+            if member.came_from is not None and member.came_from[0] == shard
+        ]
 
     def _enter(
         self, shard: str, name: str, box: Mailbox, expires_at: float
@@ -491,9 +493,8 @@ class Groups:
         group.changed()
         if invited and not (was_stored or member.active or member.joining):
             self._remove(group, member)  # it has expired, or has been kicked
-            for other, taken in self._memberships(group.name, member.box):
-                if taken.came_from is not None and taken.came_from[0] == group.shard:
-                    self._remove(other, taken)
+            for other, taken in self._taken_from(group.shard, group.name, member.box.name):
+                self._remove(other, taken)
         elif not member.active:
             self._activate(group, member, was_stored, position)
         elif member.stored and not was_stored:
