@@ -189,10 +189,11 @@ class Groups:
                 elif member.expires_at <= now:
                     self._remove(group, member)
 
-    def on_control(self, op: str, shard: str, name: str, channel: str, position: int) -> None:
+    def on_change(self, shard: str, change: LogEntry) -> None:
         """A membership was changed on the shard, by another process or by a take-over."""
-        group = self._on[shard].get(name)
-        member = group.members.get(channel) if group else None
+        op, position = change.op, change.position
+        group = self._on[shard].get(change.group)
+        member = group.members.get(change.channel) if group else None
         if group is None or member is None:
             return
         group.changed()
@@ -206,6 +207,7 @@ class Groups:
             member.active = True
         elif op == "leave":
             self._kicked(group, member, position)
+            self._end_elsewhere(shard, change, self._life_of(shard))
 
     def _kicked(self, group: Group, member: Member, position: int) -> None:
         member.stored = False
@@ -217,27 +219,29 @@ class Groups:
             member.active = False
             if not member.joining:  # else the answer tells which came first
                 self._remove(group, member)
-            life = self._life_of(group.shard)
-            self._end_elsewhere(group.shard, group.name, member.box.name, life, position)
 
-    def _end_elsewhere(self, shard: str, name: str, channel: str, life: str, position: int) -> None:
-        """A kick that knew this home counts for where the member was taken along to as well."""
-        for group, member in self._taken_from(shard, name, channel):
+    def _end_elsewhere(self, shard: str, kick: LogEntry, life: str) -> None:
+        """A kick counts for where the member was taken along to, if its writer did not know that.
+
+        One that knew has kicked there as well, and that is heard in order with the messages there.
+        """
+        for group, member in self._taken_from(shard, kick.group, kick.channel):
             _, joined_in, joined_at = member.came_from or ("", "", 0)
-            if life != joined_in or position > joined_at:
+            if kick.epoch <= group.known and (life != joined_in or kick.position > joined_at):
                 self._remove(group, member)
 
-    def on_kick(self, shard: str, name: str, channel: str, life: str, position: int) -> None:
+    def on_kick(self, shard: str, kick: LogEntry, life: str) -> None:
         """Another process has removed a member; this came by the inbox, out of order.
 
         The control on the group's channel comes in order, unless the shard dies before: then this
         is what keeps the member from coming back in the shard's next life, or at another home.
         """
-        group = self._on[shard].get(name)
-        member = group.members.get(channel) if group else None
+        position = kick.position
+        group = self._on[shard].get(kick.group)
+        member = group.members.get(kick.channel) if group else None
         if group is None or member is None:
             # The shard was lost, or the slot has moved.
-            self._end_elsewhere(shard, name, channel, life, position)
+            self._end_elsewhere(shard, kick, life)
             return
         joined_in, joined_at = member.origin
         current = self._life_of(shard)
@@ -390,7 +394,7 @@ class Groups:
             await self._subscribed(group)
         # What others did here before we were subscribed was never heard of.
         for change in await changes.of(groups):
-            self.on_control(change.op, shard, change.group, change.channel, change.position)
+            self.on_change(shard, change)
         link, epoch = self._links.to(shard), self._links.routes.epoch
         connection = await link.ready()
         names = [link.keys.members(group.name) for group in groups]

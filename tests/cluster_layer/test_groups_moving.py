@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster_layer import scripts
-from cluster_layer.controls import control
+from cluster_layer.controls import LogEntry, control
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
 from cluster_layer.links import Redirected
@@ -53,6 +53,7 @@ class Shard(FakeShard):
         self.world = world
         self.tombstones: set[str] = set()
         self.log: list[tuple[int, int, str, str]] = []
+        self.epochs: dict[int, int] = {}  # position -> epoch of its writer
 
     async def run(self, script: Script, epoch: int, build: Callable[..., Any]) -> Any:
         if self.shard not in self.world.routes.homes_of(GROUP) and not self.subscribed:
@@ -104,6 +105,7 @@ class Shard(FakeShard):
 
     def _publish(self, kind: str, member: str) -> int:
         position = super()._publish(kind, member)
+        self.epochs[position] = self.world.epoch
         if kind != "message":
             self.log.append((position, self.world.epoch, kind, member))
         return position
@@ -121,7 +123,7 @@ class MovingWorld(World):
         self.copied = False
         self.settling: asyncio.Task[Any] | None = None
         self.message = 0
-        self.notices_at: list[tuple[str, str, int]] = []
+        self.notices_at: list[tuple[str, str, int, int]] = []
         self.groups = Groups(
             links=self,  # type: ignore[arg-type]
             subscriber_of=self._subscriber_of,  # type: ignore[arg-type]
@@ -194,7 +196,8 @@ class MovingWorld(World):
 
     def kick(self, member: str) -> None:
         for shard in HOMES[self.epoch]:
-            self.notices_at.append((shard, member, self.shards[shard].kick(member)))
+            position = self.shards[shard].kick(member)
+            self.notices_at.append((shard, member, position, self.epoch))
         self._changed_by_other(member, "out")
 
     def send(self, _member: str = "") -> None:
@@ -221,12 +224,14 @@ class MovingWorld(World):
                 body = str(one.bodies[details[1]]).encode()
                 self.groups.fan_out(one.shard, GROUP, details[1], body, LATER)
             else:
-                self.groups.on_control(kind, one.shard, GROUP, *details)
+                member, position = details
+                change = LogEntry(position, one.epochs[position], kind, GROUP, member)
+                self.groups.on_change(one.shard, change)
 
     def notice(self, _member: str = "") -> None:
         if self.notices_at:
-            shard, member, position = self.notices_at.pop(0)
-            self.groups.on_kick(shard, GROUP, member, "life", position)
+            shard, member, position, epoch = self.notices_at.pop(0)
+            self.groups.on_kick(shard, LogEntry(position, epoch, "kick", GROUP, member), "life")
 
     def command(self, shard: str = "") -> None:
         for one in self._chosen(shard):
