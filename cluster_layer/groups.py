@@ -228,7 +228,11 @@ class Groups:
         for group, member in self._taken_from(shard, kick.group, kick.channel):
             _, joined_in, joined_at = member.came_from or ("", "", 0)
             if kick.epoch <= group.known and (life != joined_in or kick.position > joined_at):
-                self._remove(group, member)
+                member.active = False
+                member.came_from = None
+                group.changed()
+                if not member.joining:  # else it comes back by that
+                    self._remove(group, member)
 
     def on_kick(self, shard: str, kick: LogEntry, life: str) -> None:
         """Another process has removed a member; this came by the inbox, out of order.
