@@ -123,6 +123,7 @@ class Groups:
     async def _join_at(self, entered: Sequence[tuple[Group, Member]], epoch: int) -> None:
         """Confirm a member at its homes; it joins from this step on, whatever is heard of it."""
         for _, member in entered:
+            member.joins += 1
             member.joining += 1
         try:
             await _all(self._confirm(group, member, epoch=epoch) for group, member in entered)
@@ -130,23 +131,27 @@ class Groups:
                 member.came_from = None  # it has joined here by itself
         finally:
             for group, member in entered:
+                member.joins -= 1
                 member.joining -= 1
                 if not (member.active or member.stored or member.joining):
                     self._remove(group, member)
 
     async def accept(self, name: str, box: Mailbox, expires_at: float) -> None:
         """Take over a membership that another process has stored, if it still is."""
-        # Where it is written to: there it is stored, if anywhere, and a copy comes from there.
-        shard = self._links.routes.shard_of(name)
-        if box.name in self._members(shard, name):
-            return  # it has one of its own
-        group, member = self._enter(shard, name, box, expires_at)
-        member.stored = True
-        await self._accept(group, member)
+        for _ in range(MAX_REDIRECTIONS):
+            # Where it is written to: there it is stored, if anywhere, and a copy comes from there.
+            shard = self._links.routes.shard_of(name)
+            if box.name in self._members(shard, name):
+                return  # it has one of its own
+            group, member = self._enter(shard, name, box, expires_at)
+            member.stored = member.invited = True
+            await self._accept(group, member)
+            if group.members.get(box.name) is member:
+                break
+            if shard in self._links.routes.homes_of(name):
+                return  # it is void, or over
         for other in self._links.routes.homes_of(name):
-            if group.members.get(box.name) is not member:
-                return  # void, or over
-            if box.name not in self._members(other, name):
+            if group.members.get(box.name) is member and box.name not in self._members(other, name):
                 elsewhere, taken = self._enter(other, name, box, expires_at)
                 taken.came_from = (shard, *member.origin)
                 await self._accept(elsewhere, taken)
@@ -372,10 +377,12 @@ class Groups:
             for channel, member in old.members.items():
                 if channel in group.members or member.was_kicked:
                     continue
-                is_member = member.active or member.stored
-                came_from = (old.shard, *member.origin) if is_member else None
-                taken = Member(member.box, member.expires_at, came_from=came_from)
-                group.members[channel] = taken
+                is_lost = old.shard not in self._links.routes.endpoints()
+                is_member = member.active or (member.stored and (is_lost or not member.invited))
+                if is_member or member.joins:
+                    came_from = (old.shard, *member.origin) if is_member else None
+                    taken = Member(member.box, member.expires_at, came_from=came_from)
+                    group.members[channel] = taken
         if group.members:
             self._on[shard][name] = group
 
@@ -460,16 +467,11 @@ class Groups:
             subscriber.unsubscribe(name)
 
     async def _accept(self, group: Group, member: Member) -> None:
-        """Make a membership that was stored ours at one home; void if nothing is stored there.
-
-        One that comes from another home is none to be void.
-        """
+        """Make a member that did not join by itself known to its shard, as soon as can be."""
         # A new incarnation makes it active: what was stored there is gone, we are who knows of it.
         while group.members.get(member.box.name) is member and not member.active:
             try:
-                epoch = self._links.routes.epoch
-                invited = member.came_from is None
-                await self._confirm(group, member, epoch=epoch, invited=invited)
+                await self._confirm(group, member, epoch=self._links.routes.epoch)
                 return
             except Redirected:
                 continue  # by a newer topology, which may have other homes
@@ -477,9 +479,7 @@ class Groups:
                 _stays_with_the_senders(group, member, error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
 
-    async def _confirm(
-        self, group: Group, member: Member, *, epoch: int, invited: bool = False
-    ) -> None:
+    async def _confirm(self, group: Group, member: Member, *, epoch: int) -> None:
         """Make a membership known to the shard.
 
         If that fails, one that was not active before ends, unless it came by an invitation. An
@@ -492,14 +492,16 @@ class Groups:
             was_stored, position = await self._take_over(group, member, epoch)
         except BaseException:
             member.joining -= 1
-            if not (member.active or member.joining or invited):
+            if not (member.active or member.joining or member.invited):
                 self._remove(group, member)
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
         member.origin = (link.keys.incarnation, member.joined_at)
         group.changed()
-        if invited and not (was_stored or member.active or member.joining):
+        is_void = member.invited and not (was_stored or member.active or member.joining)
+        member.invited = member.invited and not was_stored
+        if is_void:
             self._remove(group, member)  # it has expired, or has been kicked
             for other, taken in self._taken_from(group.shard, group.name, member.box.name):
                 self._remove(other, taken)

@@ -19,7 +19,9 @@ class Member:
     expires_at: float
     active: bool = False  # the shard has confirmed
     stored: bool = False  # senders serve it, not the fan-out
-    joining: int = 0  # calls that wait for the shard's answer
+    invited: bool = False  # by whoever has stored it, and the shard has not confirmed that yet
+    joins: int = 0  # own calls that wait for the shard's answer
+    joining: int = 0  # these, and whatever else waits for one
     # Positions on the shard of the latest join, kick and store: the higher one is the later.
     joined_at: int = 0
     since: int = 0  # what was published up to here is not for this member

@@ -40,6 +40,9 @@ class Routes:
     def shard_of(self, _name: str) -> str:
         return HOMES[self.epoch][0]
 
+    def endpoints(self) -> set[str]:
+        return {OLD, NEW}
+
     def needs_tombstone(self, _group: str, shard: str) -> bool:
         return self.epoch == PREPARED and shard == NEW
 
