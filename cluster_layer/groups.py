@@ -554,21 +554,31 @@ class Groups:
 
     async def _take_over_stored(self, group: Group, member: Member) -> None:
         """Serve a member again that another process has stored as well."""
-        try:
-            epoch = self._links.routes.epoch
-            was_stored, position = await self._take_over(group, member, epoch)
-        except ClusterError as error:
-            _stays_with_the_senders(group, member, error)
-            return
-        if was_stored or not member.stored:
-            return  # the control on the group's channel does it, or has done it
-        # Nothing is stored any more, and no control said so: the membership has expired, or was
-        # ended by its own leave. Senders have served what was published up to here.
-        member.since = max(member.since, position)
-        group.latest_since = max(group.latest_since, position)
-        member.stored = False
-        member.active = True
-        group.changed()
+        member.joining += 1  # what is heard meanwhile does not end it: the answer may be later
+        was_stored, position = False, -1
+        again = True
+        while again and group.members.get(member.box.name) is member:
+            again = False
+            try:
+                epoch = self._links.routes.epoch
+                was_stored, position = await self._take_over(group, member, epoch)
+            except Redirected:
+                again = True
+            except ClusterError as error:
+                _stays_with_the_senders(group, member, error)
+        member.joining -= 1
+        if member.stored and position >= 0 and member.stored_at > position:
+            self._serve_again(group, member)  # it has been stored once more since then
+        elif member.stored and position >= 0 and not was_stored:
+            # Nothing is stored any more, and no control said so: the membership has expired, or was
+            # ended by its own leave. Senders have served what was published up to here.
+            member.since = max(member.since, position)
+            group.latest_since = max(group.latest_since, position)
+            member.stored = False
+            member.active = True
+            group.changed()
+        elif not (was_stored or member.active or member.stored or member.joining):
+            self._remove(group, member)  # it was kicked, and nobody has stored it since
 
     def _remove(self, group: Group, member: Member) -> None:
         name, channel = group.name, member.box.name
