@@ -412,7 +412,8 @@ class Groups:
         replies = await connection.execute(*(("EXISTS", name) for name in names))
         for group, exists in zip(groups, replies if len(groups) > 1 else (replies,), strict=True):
             members = list(group.members.values())
-            asked = [m for m in members if exists or not (m.active or m.came_from)]
+            unknown = [m for m in members if exists or not (m.active or m.came_from)]
+            asked = [member for member in unknown if not member.invited]
             await _all(self._confirm(group, member, epoch=epoch) for member in asked)
             for member in group.members.values():
                 member.active = member.active or (member.came_from is not None and not exists)
@@ -499,13 +500,14 @@ class Groups:
         member.joined_at = max(member.joined_at, position)
         member.origin = (link.keys.incarnation, member.joined_at)
         group.changed()
-        is_void = member.invited and not (was_stored or member.active or member.joining)
-        member.invited = member.invited and not was_stored
-        if is_void:
-            self._remove(group, member)  # it has expired, or has been kicked
-            for other, taken in self._taken_from(group.shard, group.name, member.box.name):
-                self._remove(other, taken)
-        elif not member.active:
+        if member.invited and not (was_stored or member.active):
+            if not member.joins:  # else that tells what it is
+                self._remove(group, member)  # it has expired, or has been kicked
+                for other, taken in self._taken_from(group.shard, group.name, member.box.name):
+                    self._remove(other, taken)
+            return
+        member.invited = False
+        if not member.active:
             self._activate(group, member, was_stored, position)
         elif member.stored and not was_stored:
             self._serve_again(group, member)
