@@ -472,7 +472,8 @@ class Groups:
         # A new incarnation makes it active: what was stored there is gone, we are who knows of it.
         while group.members.get(member.box.name) is member and not member.active:
             try:
-                await self._confirm(group, member, epoch=self._links.routes.epoch)
+                epoch = self._links.routes.epoch
+                await self._confirm(group, member, epoch=epoch, invited=member.invited)
                 return
             except Redirected:
                 continue  # by a newer topology, which may have other homes
@@ -480,7 +481,9 @@ class Groups:
                 _stays_with_the_senders(group, member, error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
 
-    async def _confirm(self, group: Group, member: Member, *, epoch: int) -> None:
+    async def _confirm(
+        self, group: Group, member: Member, *, epoch: int, invited: bool = False
+    ) -> None:
         """Make a membership known to the shard.
 
         If that fails, one that was not active before ends, unless it came by an invitation. An
@@ -493,15 +496,15 @@ class Groups:
             was_stored, position = await self._take_over(group, member, epoch)
         except BaseException:
             member.joining -= 1
-            if not (member.active or member.joining or member.invited):
+            if not (member.active or member.joining or invited):
                 self._remove(group, member)
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
         member.origin = (link.keys.incarnation, member.joined_at)
         group.changed()
-        if member.invited and not (was_stored or member.active):
-            if not member.joins:  # else that tells what it is
+        if invited and not (was_stored or member.active):
+            if not member.joins:  # else that makes it a member, whatever was stored
                 self._remove(group, member)  # it has expired, or has been kicked
                 for other, taken in self._taken_from(group.shard, group.name, member.box.name):
                     self._remove(other, taken)
