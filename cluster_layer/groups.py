@@ -503,7 +503,7 @@ class Groups:
         member.joined_at = max(member.joined_at, position)
         member.origin = (link.keys.incarnation, member.joined_at)
         group.changed()
-        if invited and not (was_stored or member.active):
+        if invited and member.invited and not (was_stored or member.active):
             if not member.joins:  # else that makes it a member, whatever was stored
                 self._remove(group, member)  # it has expired, or has been kicked
                 for other, taken in self._taken_from(group.shard, group.name, member.box.name):
