@@ -572,6 +572,10 @@ class Groups:
             except ClusterError as error:
                 _stays_with_the_senders(group, member, error)
         member.joining -= 1
+        if was_stored and position > member.joined_at:
+            # Whoever was kicked before that has been stored again since.
+            member.joined_at = position
+            member.origin = (self._life_of(group.shard), position)
         if member.stored and position >= 0 and member.stored_at > position:
             self._serve_again(group, member)  # it has been stored once more since then
         elif member.stored and position >= 0 and not was_stored:
