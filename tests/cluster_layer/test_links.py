@@ -14,12 +14,13 @@ from cluster_layer.batching import Command
 from cluster_layer.connection import Connection
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import Endpoint, endpoints_of
+from cluster_layer.endpoints import endpoints_of
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, Links, LinkSettings
-from cluster_layer.routing import fixed_routes
+from cluster_layer.links import Link, Links, LinkSettings, Redirected
 from cluster_layer.scripts import Script
+from cluster_layer.topologies import fixed_topologies
+from tests.support.parts import EPOCH, link_to
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -35,7 +36,7 @@ class Bench:
         self._links: list[Link] = []
 
     def link(self, url: str, settings: LinkSettings = SETTINGS) -> Link:
-        link = Link("shard", Endpoint.from_url(url), settings, self.counters)
+        link = link_to(url, settings, self.counters)
         self._links.append(link)
         return link
 
@@ -63,7 +64,7 @@ local time = redis.call('TIME')
 if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[1]) then
     return redis.error_reply('LATE')
 end
-return redis.call('INCR', KEYS[1])
+return redis.call('INCR', KEYS[2])
 """
 
 
@@ -74,8 +75,8 @@ class Counting:
         self.shard: Any = redis.Redis.from_url(server.url, protocol=2)
         self.script = Script(_TEXT, self.shard.script_load(_TEXT))
 
-    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-        return (keys.queue("counter"),), (fence_ms,)
+    def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("counter"),), ()
 
     def executions(self) -> int:
         return sum(int(self.shard.get(key)) for key in self.shard.scan_iter("*:q:counter"))
@@ -99,10 +100,10 @@ async def test_a_script_runs_on_the_keys_of_this_life(
 ) -> None:
     """Keys are made for the incarnation to which the call goes."""
     link = bench.link(redis_server.url)
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
     assert link.connection is not None
     key = f"test:{link.connection.incarnation}:q:counter"
-    assert counting.shard.keys() == [key.encode()]
+    assert counting.shard.keys("test:*") == [key.encode()]
 
 
 async def test_a_forgotten_script_is_loaded_again(bench: Bench, redis_server: RedisServer) -> None:
@@ -110,12 +111,12 @@ async def test_a_forgotten_script_is_loaded_again(bench: Bench, redis_server: Re
     link = bench.link(redis_server.url)
     connection = await link.ready()
 
-    def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-        return (keys.queue("c"),), (10, 60_000, fence_ms, "m")
+    def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("c"),), (10, 60_000, "m")
 
-    assert await link.run(scripts.QUEUE_PUSH, build) == [1, 0, 0]
+    assert await link.run(scripts.QUEUE_PUSH, EPOCH, build) == [1, 0, 0]
     await connection.execute(("SCRIPT", "FLUSH"))
-    assert await link.run(scripts.QUEUE_PUSH, build) == [1, 0, 0]
+    assert await link.run(scripts.QUEUE_PUSH, EPOCH, build) == [1, 0, 0]
     assert await connection.execute(("LLEN", link.keys.queue("c"))) == 2
 
 
@@ -127,9 +128,9 @@ async def test_an_error_of_a_script_is_told_and_not_repeated(
     await link.ready()
     counting.shard.lpush(link.keys.queue("counter"), "no number")
     with pytest.raises(ShardUnavailable, match="WRONGTYPE"):
-        await link.run(counting.script, counting.build)
+        await link.run(counting.script, EPOCH, counting.build)
     counting.shard.flushall()
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
 
 
 async def test_a_wrong_idea_of_the_shard_s_clock_is_corrected(
@@ -139,7 +140,7 @@ async def test_a_wrong_idea_of_the_shard_s_clock_is_corrected(
     link = bench.link(redis_server.url)
     connection = await link.ready()
     connection._clock_offset_ms -= 3_600_000
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
 
 
 async def test_a_lost_reply_is_never_sent_again(
@@ -150,9 +151,9 @@ async def test_a_lost_reply_is_never_sent_again(
     await link.ready()
     proxy.lose_next_reply(b"EVALSHA")
     with pytest.raises(DeliveryUnknown):
-        await link.run(counting.script, counting.build)
+        await link.run(counting.script, EPOCH, counting.build)
     assert counting.executions() == 1
-    assert await link.run(counting.script, counting.build) == 2
+    assert await link.run(counting.script, EPOCH, counting.build) == 2
 
 
 async def test_an_unknown_outcome_is_final_when_it_is_told(
@@ -163,11 +164,11 @@ async def test_an_unknown_outcome_is_final_when_it_is_told(
     await link.ready()
     redis_server.pause()
     with pytest.raises(DeliveryUnknown):
-        await link.run(counting.script, counting.build)
+        await link.run(counting.script, EPOCH, counting.build)
     redis_server.resume()
     await eventually_async(lambda: link.connection is not None)
     assert counting.executions() == 0
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
 
 
 async def test_a_cut_costs_a_delay_and_no_error(
@@ -180,7 +181,7 @@ async def test_a_cut_costs_a_delay_and_no_error(
     link.watchers.append(lambda: changes.append(link.connection is not None))
     proxy.cut()
     await eventually_async(lambda: changes == [False] or len(changes) > 1)
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
     assert changes == [False, True]
     assert bench.counters.shards["shard"].reconnects == 1
 
@@ -196,7 +197,7 @@ async def test_a_dead_shard_is_unavailable_at_once(
     before = asyncio.get_running_loop().time()
     for _ in range(20):
         with pytest.raises(ShardUnavailable) as caught:
-            await link.run(counting.script, counting.build)
+            await link.run(counting.script, EPOCH, counting.build)
         assert caught.value.definite
     assert asyncio.get_running_loop().time() - before < SETTINGS.timeout_s / 2
     redis_server.start()
@@ -240,7 +241,7 @@ async def test_a_write_to_a_replica_is_not_executed(
         await link.ready()
         counting.shard.replicaof("127.0.0.1", other.port)
         with pytest.raises(ShardUnavailable) as caught:
-            await link.run(counting.script, counting.build)
+            await link.run(counting.script, EPOCH, counting.build)
         assert caught.value.definite
         assert counting.executions() == 0
 
@@ -310,7 +311,7 @@ async def test_a_link_survives_whatever_happens_while_it_connects(bench: Bench) 
     with RedisServer(password="secret") as server:
         provider = Failing(3, "secret")
         host = {"host": "127.0.0.1", "port": server.port, "credential_provider": provider}
-        link = Link("shard", Endpoint.from_host(host), SETTINGS, bench.counters)
+        link = link_to(host, SETTINGS, bench.counters)
         bench._links.append(link)
         with pytest.raises(ShardUnavailable, match="vault"):
             await link.ready()
@@ -322,11 +323,11 @@ async def test_links_are_made_when_they_are_needed(redis_server: RedisServer) ->
     """One per shard and loop, however often it is asked for; unknown shards are an error."""
     with RedisServer() as other:
         hosts = endpoints_of([redis_server.url, other.url])
-        links = Links(fixed_routes(hosts), SETTINGS, Counters())
+        links = Links(fixed_topologies(hosts), SETTINGS, Counters())
         assert links.connected() == {}
         first = links.to(hosts[0].id)
         assert links.to(hosts[0].id) is first
-        with pytest.raises(KeyError):
+        with pytest.raises(Redirected):
             links.to("nobody")
         assert {link.shard for link in links.all()} == {host.id for host in hosts}
         await asyncio.gather(*(link.ready() for link in links.all()))

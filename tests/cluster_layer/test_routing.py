@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cluster_layer.endpoints import Endpoint, endpoints_of
-from cluster_layer.routing import Routes, fixed_cluster, fixed_routes
+from cluster_layer.routing import Routes, fixed_cluster
+from cluster_layer.topologies import fixed_topologies
 from topology.model import Shard
 from topology.planning import initial_topology
 
@@ -18,8 +19,8 @@ NAMES = [f"name-{number}" for number in range(500)]
 
 def test_the_order_of_hosts_does_not_matter() -> None:
     """Two processes with the same set of hosts agree, however their settings list them."""
-    routes = fixed_routes(endpoints_of(HOSTS))
-    reversed_routes = fixed_routes(endpoints_of(HOSTS[::-1]))
+    routes = fixed_topologies(endpoints_of(HOSTS)).routes
+    reversed_routes = fixed_topologies(endpoints_of(HOSTS[::-1])).routes
     homes = [routes.shard_of(name) for name in NAMES]
     assert homes == [reversed_routes.shard_of(name) for name in NAMES]
     assert set(homes) == {"one:6379", "two:6380", "three:6379/2"}
@@ -27,9 +28,9 @@ def test_the_order_of_hosts_does_not_matter() -> None:
 
 def test_a_fixed_list_of_hosts_is_a_cluster() -> None:
     """Its id depends on the set of host ids alone, as docs/wire-format.md says."""
-    cluster = fixed_routes(endpoints_of(HOSTS)).topology.cluster
-    assert cluster == fixed_routes(endpoints_of(HOSTS[::-1])).topology.cluster
-    assert cluster != fixed_routes(endpoints_of(HOSTS[:2])).topology.cluster
+    cluster = fixed_topologies(endpoints_of(HOSTS)).routes.topology.cluster
+    assert cluster == fixed_topologies(endpoints_of(HOSTS[::-1])).routes.topology.cluster
+    assert cluster != fixed_topologies(endpoints_of(HOSTS[:2])).routes.topology.cluster
     golden = json.loads(VECTORS.read_text(encoding="utf-8"))["fixed"]
     assert fixed_cluster(golden["hosts"]) == golden["cluster"]
     in_order = "\n".join(sorted(golden["hosts"]))
@@ -39,7 +40,7 @@ def test_a_fixed_list_of_hosts_is_a_cluster() -> None:
 def test_a_fixed_topology_keeps_the_endpoints_and_no_password() -> None:
     """Passwords stay in the endpoint: the topology, which is shown to people, has none."""
     hosts = endpoints_of(HOSTS)
-    routes = fixed_routes(hosts)
+    routes = fixed_topologies(hosts).routes
     assert routes.endpoints() == {host.id: host for host in hosts}
     assert "secret" not in "".join(shard.url for shard in routes.topology.shards)
 
@@ -47,7 +48,7 @@ def test_a_fixed_topology_keeps_the_endpoints_and_no_password() -> None:
 @pytest.mark.parametrize("channel", ["chat.1234!abc", "chat.1234!", "chat.1234!other"])
 def test_all_channels_of_a_process_live_with_its_inbox(channel: str) -> None:
     """The home of a process-specific channel is that of the part up to and including ``!``."""
-    routes = fixed_routes(endpoints_of(HOSTS))
+    routes = fixed_topologies(endpoints_of(HOSTS)).routes
     assert routes.shard_of(channel) == routes.shard_of("chat.1234!")
 
 

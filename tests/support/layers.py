@@ -110,6 +110,15 @@ async def name_on(layer: ClusterChannelLayer, shard: str, stem: str = "name") ->
     raise AssertionError(f"no name has its home on {shard}")
 
 
+async def new_channel_on(layer: ClusterChannelLayer, shard: str) -> str:
+    """A channel of this process whose inbox is on this shard."""
+    for number in range(10_000):
+        channel = await layer.new_channel(f"specific{number}")
+        if await layer.locate(channel) == shard:
+            return channel
+    raise AssertionError(f"no inbox has its home on {shard}")
+
+
 async def names_on_all_shards(layer: ClusterChannelLayer, stem: str = "name") -> list[str]:
     """One name for each shard."""
     await layer.locate(stem)  # From here on the shards are known.

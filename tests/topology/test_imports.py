@@ -36,6 +36,8 @@ PURE = (
     "cluster_layer.buffers",
     "cluster_layer.batching",
     "cluster_layer.order",
+    "cluster_layer.controls",
+    "cluster_layer.members",
     "chaos.history",
     "chaos.generators",
     "chaos.report",
@@ -66,8 +68,7 @@ THIRD_PARTY = {
     "msgpack": (
         "cluster_layer.envelope",
         "cluster_layer.flush",
-        "cluster_layer.arrivals",
-        "cluster_layer.writer",
+        "cluster_layer.controls",
     ),
     "prometheus_client": ("cluster_layer.metrics.*",),
     "redis": (
