@@ -41,6 +41,7 @@ class Kind(Enum):
 
     CREATED = "created"
     BEGUN = "begun"
+    REFUSED = "refused"  # what was about to begin: somebody was faster
     FINISHED = "finished"
     ABORTED = "aborted"
     PAUSED = "paused"

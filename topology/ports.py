@@ -149,9 +149,9 @@ class Cluster(Protocol):
     """
 
     async def install(self, topology: Topology, shards: Collection[str]) -> Mapping[str, str]:
-        """Bring a topology to these shards; shard -> why, for those that were not reached.
+        """Bring a topology to these shards; shard -> why, for those that do not serve it now.
 
-        A shard that has it, or a newer one, stays as it is.
+        They were not reached, or serve a newer one, which stays.
         """
 
     async def processes(self) -> Mapping[str, ProcessReport]:

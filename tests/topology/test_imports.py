@@ -27,6 +27,7 @@ PURE = (
     "topology.history",
     "topology.codec",
     "topology.ports",
+    "topology.progress",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.config",
