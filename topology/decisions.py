@@ -145,12 +145,16 @@ class Decisions:
         self, name: str = OPERATOR_LOCK, *, steal: bool = False
     ) -> AsyncIterator[Lock]:
         """Hold a lock; LockHeld says who has it."""
-        holder = Holder(self.operator, self._wall_clock())
-        lock = await asyncio.to_thread(self._store.lock, name, holder, steal=steal)
+        lock = await self.take(name, steal=steal)
         try:
             yield lock
         finally:
             await asyncio.to_thread(lock.release)
+
+    async def take(self, name: str, *, steal: bool = False) -> Lock:
+        """Take a lock, to be released by the caller; LockHeld says who has it."""
+        holder = Holder(self.operator, self._wall_clock())
+        return await asyncio.to_thread(self._store.lock, name, holder, steal=steal)
 
     # -- what a coordinator decides
 

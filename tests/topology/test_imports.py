@@ -24,6 +24,7 @@ PURE = (
     "topology.plans",
     "topology.transitions",
     "topology.health",
+    "topology.matching",
     "topology.history",
     "topology.codec",
     "topology.ports",
