@@ -110,9 +110,7 @@ class Groups:
                 homes = routes.homes_of(name)
                 entered = [self._enter(shard, name, box, expires_at) for shard in homes]
                 try:
-                    await _all(self._confirm(*one, epoch=routes.epoch) for one in entered)
-                    for _, member in entered:
-                        member.came_from = None  # it has joined here by itself
+                    await self._join_at(entered, routes.epoch)
                     return
                 except Redirected:
                     continue
@@ -122,16 +120,36 @@ class Groups:
                 self._give_up(name, box)
             raise
 
+    async def _join_at(self, entered: Sequence[tuple[Group, Member]], epoch: int) -> None:
+        """Confirm a member at its homes; it joins from this step on, whatever is heard of it."""
+        for _, member in entered:
+            member.joining += 1
+        try:
+            await _all(self._confirm(group, member, epoch=epoch) for group, member in entered)
+            for _, member in entered:
+                member.came_from = None  # it has joined here by itself
+        finally:
+            for group, member in entered:
+                member.joining -= 1
+                if not (member.active or member.stored or member.joining):
+                    self._remove(group, member)
+
     async def accept(self, name: str, box: Mailbox, expires_at: float) -> None:
-        """Take over a membership that another process has stored, wherever it still is."""
-        accepting = []
-        for shard in self._links.routes.homes_of(name):
-            if box.name in getattr(self._on[shard].get(name), "members", ()):
-                continue  # it has one of its own
-            group, member = self._enter(shard, name, box, expires_at)
-            member.stored = True
-            accepting.append(self._accept(group, member))
-        await _all(accepting)
+        """Take over a membership that another process has stored, if it still is."""
+        # Where it is written to: there it is stored, if anywhere, and a copy comes from there.
+        shard = self._links.routes.shard_of(name)
+        if box.name in self._members(shard, name):
+            return  # it has one of its own
+        group, member = self._enter(shard, name, box, expires_at)
+        member.stored = True
+        await self._accept(group, member)
+        for other in self._links.routes.homes_of(name):
+            if group.members.get(box.name) is not member:
+                return  # void, or over
+            if box.name not in self._members(other, name):
+                elsewhere, taken = self._enter(other, name, box, expires_at)
+                taken.came_from = (shard, *member.origin)
+                await self._accept(elsewhere, taken)
 
     async def leave(self, name: str, box: Mailbox) -> None:
         """Remove a member, after everything that was published before this call.
@@ -171,10 +189,11 @@ class Groups:
                 elif member.expires_at <= now:
                     self._remove(group, member)
 
-    def on_control(self, op: str, shard: str, name: str, channel: str, position: int) -> None:
+    def on_change(self, shard: str, change: LogEntry) -> None:
         """A membership was changed on the shard, by another process or by a take-over."""
-        group = self._on[shard].get(name)
-        member = group.members.get(channel) if group else None
+        op, position = change.op, change.position
+        group = self._on[shard].get(change.group)
+        member = group.members.get(change.channel) if group else None
         if group is None or member is None:
             return
         group.changed()
@@ -188,6 +207,7 @@ class Groups:
             member.active = True
         elif op == "leave":
             self._kicked(group, member, position)
+            self._end_elsewhere(shard, change, self._life_of(shard))
 
     def _kicked(self, group: Group, member: Member, position: int) -> None:
         member.stored = False
@@ -199,33 +219,29 @@ class Groups:
             member.active = False
             if not member.joining:  # else the answer tells which came first
                 self._remove(group, member)
-            self._end_elsewhere(group, member.box.name, position)
 
-    def _end_elsewhere(self, group: Group, channel: str, position: int) -> None:
-        """A kick that knew one home alone counts for where the member was taken along to."""
-        for other, member in self._memberships_of(group.name, channel):
-            if member.came_from is not None and member.came_from[0] == group.shard:
-                _, joined_in, joined_at = member.came_from
-                life = self._life_of(group.shard)
-                if joined_in != life or joined_at < position:
-                    self._remove(other, member)
+    def _end_elsewhere(self, shard: str, kick: LogEntry, life: str) -> None:
+        """A kick counts for where the member was taken along to, if its writer did not know that.
 
-    def on_kick(self, shard: str, name: str, channel: str, life: str, position: int) -> None:
+        One that knew has kicked there as well, and that is heard in order with the messages there.
+        """
+        for group, member in self._taken_from(shard, kick.group, kick.channel):
+            _, joined_in, joined_at = member.came_from or ("", "", 0)
+            if kick.epoch <= group.known and (life != joined_in or kick.position > joined_at):
+                self._remove(group, member)
+
+    def on_kick(self, shard: str, kick: LogEntry, life: str) -> None:
         """Another process has removed a member; this came by the inbox, out of order.
 
         The control on the group's channel comes in order, unless the shard dies before: then this
         is what keeps the member from coming back in the shard's next life, or at another home.
         """
-        group = self._on[shard].get(name)
-        member = group.members.get(channel) if group else None
+        position = kick.position
+        group = self._on[shard].get(kick.group)
+        member = group.members.get(kick.channel) if group else None
         if group is None or member is None:
-            # The shard was lost, or the slot has moved, and the member was taken along.
-            for other, taken in self._memberships_of(name, channel):
-                came_from = taken.came_from
-                if came_from is not None and came_from[0] == shard:
-                    _, joined_in, joined_at = came_from
-                    if life != joined_in or position > joined_at:
-                        self._remove(other, taken)
+            # The shard was lost, or the slot has moved.
+            self._end_elsewhere(shard, kick, life)
             return
         joined_in, joined_at = member.origin
         current = self._life_of(shard)
@@ -297,6 +313,10 @@ class Groups:
             return self._links.to(shard).keys.incarnation
         return ""
 
+    def _members(self, shard: str, name: str) -> Collection[str]:
+        group = self._on[shard].get(name)
+        return () if group is None else group.members.keys()
+
     def _all(self) -> list[Group]:
         return [group for groups in self._on.values() for group in groups.values()]
 
@@ -307,6 +327,14 @@ class Groups:
     def _memberships_of(self, name: str, channel: str) -> list[tuple[Group, Member]]:
         groups = [groups[name] for groups in self._on.values() if name in groups]
         return [(group, group.members[channel]) for group in groups if channel in group.members]
+
+    def _taken_from(self, shard: str, name: str, channel: str) -> list[tuple[Group, Member]]:
+        """What a member is at the homes to which it was taken along from this one."""
+        return [
+            (group, member)
+            for group, member in self._memberships_of(name, channel)
+            if member.came_from is not None and member.came_from[0] == shard
+        ]
 
     def _enter(
         self, shard: str, name: str, box: Mailbox, expires_at: float
@@ -366,7 +394,7 @@ class Groups:
             await self._subscribed(group)
         # What others did here before we were subscribed was never heard of.
         for change in await changes.of(groups):
-            self.on_control(change.op, shard, change.group, change.channel, change.position)
+            self.on_change(shard, change)
         link, epoch = self._links.to(shard), self._links.routes.epoch
         connection = await link.ready()
         names = [link.keys.members(group.name) for group in groups]
@@ -428,13 +456,19 @@ class Groups:
             subscriber.unsubscribe(name)
 
     async def _accept(self, group: Group, member: Member) -> None:
-        """Take over a stored membership at one home, if it still is stored there."""
+        """Make a membership that was stored ours at one home; void if nothing is stored there.
+
+        One that comes from another home is none to be void.
+        """
         # A new incarnation makes it active: what was stored there is gone, we are who knows of it.
         while group.members.get(member.box.name) is member and not member.active:
             try:
                 epoch = self._links.routes.epoch
-                await self._confirm(group, member, epoch=epoch, invited=True)
+                invited = member.came_from is None
+                await self._confirm(group, member, epoch=epoch, invited=invited)
                 return
+            except Redirected:
+                continue  # by a newer topology, which may have other homes
             except ClusterError as error:
                 _stays_with_the_senders(group, member, error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
@@ -463,6 +497,8 @@ class Groups:
         group.changed()
         if invited and not (was_stored or member.active or member.joining):
             self._remove(group, member)  # it has expired, or has been kicked
+            for other, taken in self._taken_from(group.shard, group.name, member.box.name):
+                self._remove(other, taken)
         elif not member.active:
             self._activate(group, member, was_stored, position)
         elif member.stored and not was_stored:

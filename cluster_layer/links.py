@@ -9,6 +9,7 @@ sent again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from cluster_layer.routing import Routes
 from cluster_layer.scripts import Script
 from cluster_layer.topologies import Topologies
 from topology.codec import encode
+from topology.errors import ClusterError
 from topology.model import Topology
 
 logger = logging.getLogger("cluster_layer")
@@ -36,6 +38,7 @@ HEARTBEAT_S = 1.0
 COUNTER_TTL_MS = 30 * 86_400_000
 INTERRUPT_AGAIN_S = 0.01
 RETIRE_CHECK_S = 0.02
+FAREWELL_S = 0.5  # how long the end of a link may be delayed for it
 # Every redirection follows a newer topology: more of them within one call is a defect somewhere.
 MAX_REDIRECTIONS = 16
 BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
@@ -203,8 +206,9 @@ class Link:
 
     async def close(self) -> None:
         if self.connection is not None and self._presence is not None:
-            self.connection.call(self._presence.farewell(self.keys)).add_done_callback(_look_at)
-            await asyncio.sleep(0)  # it is written at the end of this turn of the loop
+            with contextlib.suppress(ClusterError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self.connection.execute(*self._presence.farewell(self.keys))
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._fail_attempt(ShardUnavailable(self.shard, "closed"))

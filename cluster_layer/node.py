@@ -15,7 +15,7 @@ from typing import Any
 from cluster_layer.arrivals import Arrivals
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, wake_one
 from cluster_layer.config import Config
-from cluster_layer.controls import Control, number
+from cluster_layer.controls import Control, LogEntry, number
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
@@ -389,12 +389,14 @@ class Node:
             box = self.mailboxes.open(channel)
             self._spawn(self.groups.accept(group, box, self._membership_end()))
         elif op == "kick" and channel is not None:
-            position = number(control.fields.get("position", ""))
-            life = control.fields.get("life", "")
-            self.groups.on_kick(control.fields.get("shard", ""), group, channel, life, position)
+            fields = control.fields
+            position = number(fields.get("position", ""))
+            kick = LogEntry(position, control.epoch, op, group, channel)
+            self.groups.on_kick(fields.get("shard", ""), kick, fields.get("life", ""))
         elif op in ("stored", "unstored", "leave"):
             member = control.fields.get("channel", "")
-            self.groups.on_control(op, control.lane.shard, group, member, control.position)
+            change = LogEntry(control.position, control.epoch, op, group, member)
+            self.groups.on_change(control.lane.shard, change)
         else:
             return False
         return True

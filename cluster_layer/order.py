@@ -168,6 +168,14 @@ class _Need(NamedTuple):
     fingerprint: int | None = None
 
 
+class Begun(NamedTuple):
+    """What was known of a lane when a barrier began."""
+
+    incarnation: str
+    serial: int
+    position: int
+
+
 @dataclass(slots=True, eq=False)
 class _Held:
     position: int
@@ -341,21 +349,26 @@ class Sequencer:
 
     # -- barriers
 
-    def begin(self, lane: Lane) -> tuple[int, int]:
+    def begin(self, lane: Lane) -> Begun:
         """A barrier is about to be made: what `reached` has to be told when it is through."""
+        incarnation = self._incarnations.get(lane, "")
         needs = (need for held in self._all_held() for need in held.needs)
-        positions = (n.position for n in needs if n.lane == lane and n.fingerprint is None)
-        return self._serial, max(positions, default=0)
+        positions = (
+            need.position
+            for need in needs
+            if need[:2] == (lane, incarnation) and need.fingerprint is None
+        )
+        return Begun(incarnation, self._serial, max(positions, default=0))
 
-    def reached(self, lane: Lane, begun: tuple[int, int]) -> None:
+    def reached(self, lane: Lane, begun: Begun) -> None:
         """A barrier is through: everything that was written before it began has been offered."""
         incarnation = self._incarnations.get(lane)
         if incarnation is None:
             return
-        serial, position = begun
         state = self._lanes[lane, incarnation]
-        state.received = max(state.received, position)
-        self._find_doubts(lane, serial)
+        if begun.incarnation == incarnation:  # positions begin anew with each life
+            state.received = max(state.received, begun.position)
+        self._find_doubts(lane, begun.serial)
         self._progress()
 
     # -- internals

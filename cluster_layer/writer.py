@@ -112,9 +112,10 @@ class Writer:
         if is_process_specific(channel):
             # A shard may die before its subscribers hear of it, and they would come back as
             # members of its next life.
-            for shard, life, position in removed:
-                kick = {"op": "kick", "group": group, "shard": shard}
-                await self._tell(channel, {**kick, "life": life, "position": str(position)})
+            for shard, life, position, epoch in removed:
+                place = {"shard": shard, "life": life, "position": str(position)}
+                kick = {"op": "kick", "group": group, **place, "epoch": str(epoch)}
+                await self._tell(channel, kick)
 
     # -- internals
 
@@ -125,13 +126,13 @@ class Writer:
 
     async def _at_all_homes(
         self, group: str, script: Script, build: Callable[..., tuple[Sequence[bytes], Command]]
-    ) -> list[tuple[str, str, Any]]:
-        """Run a script at every home of a group: (shard, its life, reply) for each.
+    ) -> list[tuple[str, str, Any, int]]:
+        """Run a script at every home of a group: (shard, its life, reply, epoch) for each.
 
         `build(keys, epoch, copied=...)`: whether memberships may yet be copied to that shard.
         """
         for _ in range(MAX_REDIRECTIONS):
-            done: list[tuple[str, str, Any]] = []
+            done: list[tuple[str, str, Any, int]] = []
             routes = self._links.routes
             try:
                 for shard in routes.homes_of(group):
@@ -139,7 +140,7 @@ class Writer:
                     copied = routes.needs_tombstone(group, shard)
                     by_routes = partial(build, epoch=routes.epoch, copied=copied)
                     reply = await link.run(script, routes.epoch, by_routes)
-                    done.append((shard, link.keys.incarnation, reply))
+                    done.append((shard, link.keys.incarnation, reply, routes.epoch))
                 return done
             except Redirected:
                 continue

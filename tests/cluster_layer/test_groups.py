@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cluster_layer import scripts
 from cluster_layer.buffers import Mailbox, Parcel
+from cluster_layer.controls import LogEntry
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
 from cluster_layer.keys import Keys
@@ -46,6 +47,7 @@ class FakeShard:
         self.requests: deque[tuple[str, asyncio.Future[Any] | None]] = deque()
         self.pushes: deque[tuple[Any, ...]] = deque()
         self.down = False
+        self.bodies: dict[int, int] = {}  # position -> number of the message
 
     @property
     def busy(self) -> bool:
@@ -58,6 +60,9 @@ class FakeShard:
 
     def homes_of(self, _name: str) -> tuple[str]:
         return (self.shard,)
+
+    def shard_of(self, _name: str) -> str:
+        return self.shard
 
     def needs_tombstone(self, _group: str, _shard: str) -> bool:
         return False
@@ -224,7 +229,7 @@ class World:
             self.groups.fan_out("shard", GROUP, details[1], str(details[1]).encode(), LATER)
         else:
             member, position = details
-            self.groups.on_control(kind, "shard", GROUP, member, position)
+            self.groups.on_change("shard", LogEntry(position, 1, kind, GROUP, member))
 
     def invite(self, _member: str = "") -> None:
         if self.invitations:
@@ -234,7 +239,8 @@ class World:
     def notice(self, _member: str = "") -> None:
         if self.notices:
             member, position = self.notices.popleft()
-            self.groups.on_kick("shard", GROUP, member, "life", position)
+            kick = LogEntry(position, 1, "kick", GROUP, member)
+            self.groups.on_kick("shard", kick, "life")
 
     def command(self, _member: str = "") -> None:
         self.shard.run_command()
@@ -410,7 +416,7 @@ def test_a_join_counts_in_the_life_in_which_it_was_answered(life: str, stays: bo
         world.shard.position = 5
         await world.play(joined(A))
         world.groups.on_incarnation(world.shard.shard, life)
-        world.groups.on_control("leave", "shard", GROUP, A, 4)
+        world.groups.on_change("shard", LogEntry(4, 1, "leave", GROUP, A))
         assert len(world.groups) == stays
 
     asyncio.run(main())

@@ -20,6 +20,7 @@ from cluster_layer.order import (
     INBOX,
     MAX_DOUBTS,
     MAX_TRAIL,
+    Begun,
     Doubt,
     Lane,
     Mark,
@@ -301,6 +302,35 @@ def test_what_comes_too_late_is_refused() -> None:
     assert receiver.delivered == ["went on", "new"]
 
 
+def test_positions_of_an_earlier_life_count_for_nothing_in_the_next() -> None:
+    """They begin anew there: a barrier does not bring a lane to where it was in another life."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 1, "held", a=after_group(9), b=after_inbox(5))
+    receiver.sequencer.close(A_GROUP)
+    receiver.sequencer.open(A_GROUP, "next")
+    receiver.offer(A_INBOX, 1, "second", a=Mark("next", None, 2))
+    receiver.offer(A_GROUP, 2, "first")
+    receiver.barrier(A_GROUP)
+    assert receiver.sequencer.received(A_GROUP) == 2
+    receiver.offer(A_INBOX, 2, "fourth", a=Mark("next", None, 3))
+    receiver.offer(A_GROUP, 3, "third")
+    assert receiver.delivered == ["first", "second", "third", "fourth"]
+
+
+def test_a_barrier_that_began_in_an_earlier_life_tells_no_position() -> None:
+    """The connection was lost meanwhile, and the next one went to another life."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 1, "first", a=after_group(9))
+    begun = receiver.sequencer.begin(A_GROUP)
+    receiver.sequencer.close(A_GROUP)
+    receiver.sequencer.open(A_GROUP, "next")
+    receiver.sequencer.reached(A_GROUP, begun)
+    assert receiver.sequencer.received(A_GROUP) == 0
+    receiver.offer(B_GROUP, 2, "third", a=Mark("next", None, 1))
+    receiver.offer(A_GROUP, 1, "second")
+    assert receiver.delivered == ["first", "second", "third"]
+
+
 def test_opening_a_lane_again_on_the_same_life_changes_nothing() -> None:
     """Two connections of one lane come up one after the other; what is held stays held."""
     receiver = Receiver()
@@ -409,12 +439,14 @@ class Written(NamedTuple):
 class Line:
     """A lane: its log at the shard, and how far the receiver has got."""
 
+    life: str = LIFE
     log: list[Written] = field(default_factory=list)
     position: int = 0
     arrived: int = 0
     open: bool = True
     # A barrier on its way: what `begin` gave, and the log's length when the shard saw it.
-    barrier: tuple[tuple[int, int], int] | None = None
+    barrier: tuple[Begun, int] | None = None
+    begun: Begun | None = None
     again: bool = False
     overtaken: int = 0  # so much of the log must not be delivered any more
 
@@ -445,17 +477,17 @@ class World:
         marks = trail.marks(lane, 0.0, WINDOW_S)
         line.log.append(Written(line.position, task if ours else None, number, marks))
         if told == "position":
-            self.trails[task] = trail.after(lane, LIFE, line.position, 0.0)
+            self.trails[task] = trail.after(lane, line.life, line.position, 0.0)
             return
-        self.trails[task] = trail.in_doubt(lane, LIFE, _print_of((task, number)), 0.0)
+        self.trails[task] = trail.in_doubt(lane, line.life, _print_of((task, number)), 0.0)
         if told == "later":
             self.settling[task] = lane
 
     def fail(self, task: int, lane: Lane) -> None:
         """The writer is told nothing, and nothing was written."""
         number = self.numbers[task] = self.numbers[task] + 1
-        trail = self.trails[task]
-        self.trails[task] = trail.in_doubt(lane, LIFE, _print_of((task, number)), 0.0)
+        trail, life = self.trails[task], self.lines[lane].life
+        self.trails[task] = trail.in_doubt(lane, life, _print_of((task, number)), 0.0)
 
     def arrive(self, lane: Lane) -> None:
         """The next message of the lane reaches the process."""
@@ -474,7 +506,9 @@ class World:
         line = self.lines[lane]
         if line.again and line.barrier is None and line.open:
             line.again = False
-            line.barrier = (self.sequencer.begin(lane), len(line.log))
+            # One that was cut is made again, for those who asked for it.
+            line.begun = line.begun or self.sequencer.begin(lane)
+            line.barrier = (line.begun, len(line.log))
 
     def answer_barrier(self, lane: Lane) -> None:
         line = self.lines[lane]
@@ -483,13 +517,25 @@ class World:
         begun, end = line.barrier
         while line.arrived < end:
             self.arrive(lane)
-        line.barrier = None
+        line.barrier = line.begun = None
         self.sequencer.reached(lane, begun)
 
     def cut(self, lane: Lane) -> None:
         line = self.lines[lane]
-        line.open, line.barrier, line.again = False, None, False
+        line.open, line.barrier, line.again = False, None, line.barrier is not None
         self.sequencer.close(lane)
+
+    def restart(self, lane: Lane) -> None:
+        """The lane's shard begins anew, blank; what its writers have not settled is settled."""
+        for task, unsettled in list(self.settling.items()):
+            if unsettled.shard == lane.shard:
+                self._settle(task)
+        for other in LANES:
+            if other.shard == lane.shard:
+                self.cut(other)
+                old = self.lines[other]
+                life = f"{old.life}+"
+                self.lines[other] = Line(life, open=False, again=old.again, begun=old.begun)
 
     def heal(self, lane: Lane) -> None:
         """An inbox goes on where it was; a subscription has missed what came meanwhile."""
@@ -499,7 +545,7 @@ class World:
         line.open = True
         if lane.kind == GROUP:
             line.arrived = len(line.log)
-        self.sequencer.open(lane, LIFE)
+        self.sequencer.open(lane, line.life)
 
     def settle(self) -> None:
         """Everything arrives that is on its way, and every barrier is answered."""
@@ -534,8 +580,8 @@ class World:
         """The shard tells its counter to a task: by now others may have written, too."""
         lane = self.settling.pop(task, None)
         if lane is not None:
-            position = self.lines[lane].position
-            self.trails[task] = self.trails[task].after(lane, LIFE, position, 0.0)
+            line = self.lines[lane]
+            self.trails[task] = self.trails[task].after(lane, line.life, line.position, 0.0)
 
     def _ask(self, lane: Lane) -> None:
         self.lines[lane].again = True
@@ -558,7 +604,7 @@ _writes = st.tuples(st.just("write"), _tasks, _lanes)
 _moves = st.tuples(st.sampled_from(["arrive", "arrive", "see_barrier", "answer_barrier"]), _lanes)
 _foreign = st.tuples(st.just("foreign"), _tasks, _lanes)
 _unknown = st.tuples(st.sampled_from(["unknown", "cancelled", "fail"]), _tasks, _lanes)
-_cuts = st.tuples(st.sampled_from(["cut", "heal"]), _lanes)
+_cuts = st.tuples(st.sampled_from(["cut", "cut", "heal", "heal", "restart"]), _lanes)
 
 
 def play(steps: list[tuple[Any, ...]]) -> World:
@@ -591,7 +637,7 @@ def test_without_faults_everything_is_delivered_once_and_in_order(
     st.lists(st.one_of(_writes, _writes, _moves, _moves, _foreign, _unknown, _cuts), max_size=60)
 )
 def test_cuts_lose_messages_but_never_their_order(steps: list[tuple[Any, ...]]) -> None:
-    """Lanes that are cut and come back at any moment: nothing twice, nothing out of order."""
+    """Lanes that are cut and come back, shards that begin anew: nothing twice or out of order."""
     world = play(steps)
     world.settle()
 
