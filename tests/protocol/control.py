@@ -259,11 +259,13 @@ def crashes(control: Control) -> Iterator[tuple[int, Control]]:
             yield shard, lost._replace(copies=put(lost.copies, shard, None), lives=lives)
 
 
-def brought(control: Control, known: int, who: str) -> Iterator[tuple[str, Control]]:
-    """A process brings to the shards what they do not know."""
+def learning(control: Control, known: int, who: str) -> Iterator[tuple[str, Control, int]]:
+    """What a process can hear of, and bring to shards that do not know it: name, control, known."""
+    for source, found in newer(control, known):
+        yield f"{who} learns from {source}", control, found
     for shard in SHARDS:
         if shard not in node(known).down and control.told(shard, known) is not control:
-            yield f"{who} brings it to shard {NAMES[shard]}", control.told(shard, known)
+            yield f"{who} brings it to shard {NAMES[shard]}", control.told(shard, known), known
 
 
 def newest(known: int, copy: int | None) -> int:

@@ -11,10 +11,9 @@ from tests.protocol.control import (
     Control,
     Faults,
     Rules,
-    brought,
     coordinator_steps,
     crashes,
-    newer,
+    learning,
     newest,
     node,
     put,
@@ -123,10 +122,8 @@ class Direct:
             )
 
     def _writer_steps(self, state: State) -> Iterator[tuple[str, State]]:
-        for source, known in newer(state.control, state.writer):
-            yield f"the writer learns from {source}", state._replace(writer=known)
-        for name, control in brought(state.control, state.writer, "the writer"):
-            yield name, state._replace(control=control)
+        for name, control, known in learning(state.control, state.writer, "the writer"):
+            yield name, state._replace(control=control, writer=known)
         if state.flight is not None:
             yield from self._arrivals(state, state.flight)
         elif state.message < self.messages:
@@ -167,10 +164,8 @@ class Direct:
             )
 
     def _reader_steps(self, state: State) -> Iterator[tuple[str, State]]:
-        for source, known in newer(state.control, state.reader):
-            yield f"the reader learns from {source}", state._replace(reader=known)
-        for name, control in brought(state.control, state.reader, "the reader"):
-            yield name, state._replace(control=control)
+        for name, control, known in learning(state.control, state.reader, "the reader"):
+            yield name, state._replace(control=control, reader=known)
         for shard in self._homes(state):
             cursor = state.cursors[shard]
             if cursor < len(state.inboxes[shard]):

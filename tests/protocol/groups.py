@@ -12,10 +12,9 @@ from tests.protocol.control import (
     Control,
     Faults,
     Rules,
-    brought,
     coordinator_steps,
     crashes,
-    newer,
+    learning,
     newest,
     node,
     put,
@@ -89,10 +88,8 @@ class Groups:
         yield from self._reader_steps(state)
 
     def _writer_steps(self, state: State) -> Iterator[tuple[str, State]]:
-        for source, known in newer(state.control, state.writer):
-            yield f"the writer learns from {source}", state._replace(writer=known)
-        for name, control in brought(state.control, state.writer, "the writer"):
-            yield name, state._replace(control=control)
+        for name, control, known in learning(state.control, state.writer, "the writer"):
+            yield name, state._replace(control=control, writer=known)
         if state.flight is not None:
             yield from self._arrivals(state, state.flight)
         elif state.message < self.messages:
@@ -124,10 +121,9 @@ class Groups:
         yield f"{flight.message} reaches the subscribers on {NAMES[shard]}", reached
 
     def _reader_steps(self, state: State) -> Iterator[tuple[str, State]]:
-        for source, known in newer(state.control, state.reader):
-            yield f"the reader learns from {source}", self._moved(state, known)
-        for name, control in brought(state.control, state.reader, "the reader"):
-            yield name, state._replace(control=control)
+        for name, control, known in learning(state.control, state.reader, "the reader"):
+            heard = state._replace(control=control)
+            yield name, heard if known == state.reader else self._moved(heard, known)
         if state.member is Member.OUTSIDE:
             yield "the reader begins to join", state._replace(member=Member.JOINING)
         else:

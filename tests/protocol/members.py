@@ -17,9 +17,8 @@ from tests.protocol.control import (
     Control,
     Faults,
     Rules,
-    brought,
     coordinator_steps,
-    newer,
+    learning,
     newest,
     node,
     put,
@@ -98,15 +97,10 @@ class Members:
         for name, changed in coordinator_steps(control, self.rules, settled=True):
             yield name, state._replace(control=changed)
         yield from self._helper_steps(state)
-        for who in ("owner", "sender"):
-            known = getattr(state, who)
-            for source, found in newer(state.control, known):
-                learnt = (
-                    state._replace(owner=found) if who == "owner" else state._replace(sender=found)
-                )
-                yield f"the {who} learns from {source}", learnt
-            for name, told in brought(state.control, known, f"the {who}"):
-                yield name, state._replace(control=told)
+        for name, told, known in learning(state.control, state.owner, "the owner"):
+            yield name, state._replace(control=told, owner=known)
+        for name, told, known in learning(state.control, state.sender, "the sender"):
+            yield name, state._replace(control=told, sender=known)
         yield from self._owner_steps(state)
         yield from self._sender_steps(state)
 

@@ -16,10 +16,9 @@ from tests.protocol.control import (
     Control,
     Faults,
     Rules,
-    brought,
     coordinator_steps,
     crashes,
-    newer,
+    learning,
     newest,
     node,
     put,
@@ -217,10 +216,8 @@ class Queues:
 
     def _writer_steps(self, state: State) -> Iterator[tuple[str, State]]:
         control = state.control
-        for source, known in newer(control, state.writer):
-            yield f"the writer learns from {source}", state._replace(writer=known)
-        for name, told in brought(control, state.writer, "the writer"):
-            yield name, state._replace(control=told)
+        for name, told, known in learning(control, state.writer, "the writer"):
+            yield name, state._replace(control=told, writer=known)
         push = state.push
         if push is None:
             if state.message < self.messages:
@@ -243,10 +240,8 @@ class Queues:
             )
 
     def _reader_steps(self, state: State) -> Iterator[tuple[str, State]]:
-        for source, known in newer(state.control, state.reader):
-            yield f"the reader learns from {source}", state._replace(reader=known)
-        for name, told in brought(state.control, state.reader, "the reader"):
-            yield name, state._replace(control=told)
+        for name, told, known in learning(state.control, state.reader, "the reader"):
+            yield name, state._replace(control=told, reader=known)
         here = node(state.reader)
         if not self.reads and here.stage is not Stage.IDLE:
             return
