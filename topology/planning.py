@@ -6,14 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from heapq import heapify, heappush, heappushpop, heapreplace
+from heapq import heapify, heapreplace
 from itertools import pairwise
-from math import log
 
 from mmh3 import hash as murmur3
 
 from topology.errors import ChangeUnderWay, StaleEpoch, TopologyInvalid
 from topology.hashing import SLOTS
+from topology.matching import matched
 from topology.model import MAX_SHARDS, Phase, Shard, ShardState, SlotTable, Topology
 from topology.plans import Move, Plan
 
@@ -49,11 +49,11 @@ def quotas(shards: Iterable[Shard], held: Mapping[str, int] = _NONE_HELD) -> dic
 def initial_topology(shards: Iterable[Shard], *, cluster: str, epoch: int = 1) -> Topology:
     """A topology without history: its table depends on the set of shards, not on their order.
 
-    Weighted rendezvous hashing bounded by exact quotas, so that the tables of two similar sets are
-    similar: one more host moves little more than its own share (docs/decisions/0001).
+    The tables of two similar sets are similar: one more host moves little more than its own share
+    (``matching``, docs/decisions/0001).
     """
     ordered = _ordered(shards)
-    return Topology(cluster, epoch, ordered, SlotTable(_matched(ordered)))
+    return Topology(cluster, epoch, ordered, SlotTable(matched(ordered, quotas(ordered))))
 
 
 def plan(topology: Topology, wanted_shards: Iterable[Shard], summary: str = "") -> Plan:
@@ -190,48 +190,3 @@ def _ordered(shards: Iterable[Shard]) -> tuple[Shard, ...]:
         if first.id == second.id:
             raise TopologyInvalid(f"two shards have the id {first.id!r}")
     return ordered
-
-
-def _matched(shards: tuple[Shard, ...]) -> tuple[str, ...]:
-    """Owner of each slot by deferred acceptance (Gale and Shapley, 1962).
-
-    Each slot asks the shards, cheapest first; a shard with a full quota keeps the cheapest slots.
-    Both sides rank by the same costs, so there is one stable outcome, whatever order slots ask in.
-    """
-    quota = quotas(shards)
-    able = [shard for shard in shards if quota[shard.id]]
-    costs = _costs(able)
-    choices = [sorted(range(len(able)), key=row.__getitem__, reverse=True) for row in costs]
-    # A heap keeps its smallest on top; of negated costs that is the dearest.
-    kept: list[list[tuple[float, int]]] = [[] for _ in able]
-    for asking in range(SLOTS):
-        slot: int | None = asking
-        while slot is not None:
-            chosen = choices[slot].pop()
-            offer = (-costs[slot][chosen], slot)
-            if len(kept[chosen]) < quota[able[chosen].id]:
-                heappush(kept[chosen], offer)
-                slot = None
-            else:
-                slot = heappushpop(kept[chosen], offer)[1]
-    owner_of = {
-        slot: shard.id for shard, offers in zip(able, kept, strict=True) for _, slot in offers
-    }
-    return tuple(owner_of[slot] for slot in range(SLOTS))
-
-
-def _costs(shards: list[Shard]) -> list[list[float]]:
-    """Per slot, per shard: the lower, the better they match; -ln(uniform hash) / weight.
-
-    Equal weights order shards by the hash alone, whatever the platform's rounding of logarithms.
-    """
-    seeds = [murmur3(shard.id, 0, False) for shard in shards]
-    weights = [shard.weight for shard in shards]
-    keys = [slot.to_bytes(2, "big") for slot in range(SLOTS)]
-    return [
-        [
-            -log((murmur3(key, seed, False) + 1) / 2**32) / weight
-            for seed, weight in zip(seeds, weights, strict=True)
-        ]
-        for key in keys
-    ]

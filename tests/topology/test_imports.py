@@ -24,8 +24,11 @@ PURE = (
     "topology.plans",
     "topology.transitions",
     "topology.health",
+    "topology.matching",
+    "topology.history",
     "topology.codec",
     "topology.ports",
+    "topology.progress",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.config",
@@ -63,7 +66,7 @@ THIRD_PARTY = {
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
     "hiredis": ("cluster_layer.batching", "cluster_layer.connection"),
-    "kazoo": ("topology.stores.zookeeper",),
+    "kazoo": ("topology.stores.zookeeper", "topology.stores.zookeeper_session"),
     "mmh3": ("topology.hashing", "topology.planning"),
     "msgpack": (
         "cluster_layer.envelope",
@@ -175,7 +178,7 @@ def test_there_is_no_import_cycle() -> None:
 def test_the_rules_are_about_something() -> None:
     """The tables find the modules that they speak of, and see an offence."""
     assert {"topology.model", "topology.stores.zookeeper"} <= MODULES.keys()
-    assert "kazoo.client" in set(imports_of("topology.stores.zookeeper"))
+    assert "kazoo.client" in set(imports_of("topology.stores.zookeeper_session"))
     assert "topology.errors" in set(imports_of("topology.model"))
     assert forbidden("time")
     assert forbidden("kazoo.client")
