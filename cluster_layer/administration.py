@@ -1,4 +1,4 @@
-"""The shards as whoever runs a cluster sees them: what a coordinator or a monitor does there.
+"""The shards as whoever runs a cluster sees them: the port ``Cluster`` over real servers.
 
 Everything works on all prefixes of the cluster. Keys are found by SCAN, which blocks no shard.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cluster_layer import scripts
@@ -20,56 +19,25 @@ from cluster_layer.connection import Connection
 from cluster_layer.controls import control
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
-from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
-from cluster_layer.keys import Keys, parse_info
+from cluster_layer.errors import ShardUnavailable
+from cluster_layer.inspection import status_of
+from cluster_layer.keys import Keys
 from cluster_layer.links import Link, LinkSettings
 from cluster_layer.presence import Presence
 from cluster_layer.routing import endpoint_of
 from cluster_layer.topologies import Topologies
+from topology.errors import ClusterError
 from topology.hashing import slot_of
-from topology.model import Shard, Topology
+from topology.model import Shard, ShardState, Topology
+from topology.ports import Leftovers, Moved, ProcessReport, ShardStatus
 
 SCAN_COUNT = 1000
+KEYS_AT_ONCE = 100
 MEMBERS_AT_ONCE = 100
 MESSAGES_AT_ONCE = 100
 CHANNELS_AT_ONCE = 500
 # A batch, and its receipt, must outlive whoever resumes; its messages expire long before.
 BATCH_TTL_MS = 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessReport:
-    """What a process says of itself, and whether it is there."""
-
-    id: str
-    role: str
-    host: str
-    pid: int
-    prefix: str
-    version: str
-    receives: bool
-    alive: bool  #: a shard has its subscription
-    epoch: int
-    settled: int  #: the epoch whose duties it has fulfilled
-    unreachable: Mapping[str, str]  #: shard -> why it can't be reached from there
-    waiting_for: str | None
-    age_s: float  #: since its latest report
-
-
-@dataclass(frozen=True, slots=True)
-class Leftovers:
-    """What is on a shard of slots that are served elsewhere."""
-
-    queues: int
-    messages: int
-    members: int
-
-
-class Moved(NamedTuple):
-    """Messages that went to the new homes of their queues."""
-
-    moved: int
-    dropped: int  # on their way when the new home died: they may have been delivered there
 
 
 class _Found(NamedTuple):
@@ -81,21 +49,29 @@ class _Found(NamedTuple):
 
 
 class Administration:
-    """Links of its own to all shards of a cluster; belongs to one loop."""
+    """Links of its own to all shards of a cluster; belongs to one loop.
+
+    With a `name` it reports to the shards as a monitor of that name.
+    """
 
     def __init__(
         self,
         topology: Topology,
         *,
+        name: str | None = None,
         timeout_s: float = 5.0,
         connect_timeout_s: float = 2.0,
         endpoint_for: Callable[[Shard], Endpoint] = endpoint_of,
-        presence: Presence | None = None,
     ) -> None:
         self._topologies = Topologies(topology, endpoint_for)
         self._settings = LinkSettings("", timeout_s, connect_timeout_s)
         self._endpoint_for = endpoint_for
-        self._presence = presence
+        self._told: Mapping[str, str] = {}
+        self._presence = None
+        if name is not None:
+            self._presence = Presence(
+                name, "", lambda: self.topology.epoch, lambda: self._told, role="monitor"
+            )
         self._shards: dict[str, Shard] = {}  # also those that earlier topologies had
         self._links: dict[str, Link] = {}
         self._learn(topology)
@@ -107,54 +83,61 @@ class Administration:
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(link.close() for link in self._links.values()))
-        self._links.clear()
+        links, self._links = list(self._links.values()), {}
+        await asyncio.gather(*(link.close() for link in links))
 
     # -- topologies and reports
 
     async def install(self, topology: Topology, shards: Collection[str]) -> dict[str, str]:
-        """Bring a topology to these shards; shard -> why, for those that were not reached.
-
-        A shard that has it, or a newer one, stays as it is.
-        """
+        """See the port."""
         self._learn(topology)
 
         async def bring(shard: str) -> None:
-            if await self._link(shard).align() < topology.epoch:
-                raise ShardUnavailable(shard, "it did not take the topology")
+            served = await self._link(shard).align()
+            if served != topology.epoch:
+                reason = f"it serves epoch {served}, and not {topology.epoch}"
+                raise ShardUnavailable(shard, reason)
 
         return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
 
     async def processes(self) -> dict[str, ProcessReport]:
-        """Process id -> report, of all processes of which a reachable shard knows."""
+        """See the port."""
         reports: dict[str, ProcessReport] = {}
-        for _, found, _ in await self._on_each(self._reached(), self._reports_on):
+        for _, found, _ in await self._on_each(self._up(self.topology), self._reports_on):
             for report in found or ():
                 known = reports.get(report.id)
                 reports[report.id] = report if known is None else _merged(known, report)
         return reports
 
+    async def report(self, unreachable: Mapping[str, str]) -> None:
+        """See the port."""
+        self._told = dict(unreachable)
+        for link in self._links.values():
+            link.report()
+
     # -- memberships
 
-    async def clean_members(self, shard: str, slots: Collection[int]) -> int:
-        """Delete the memberships of groups of these slots; how many groups had any."""
+    async def clean_members(self, topology: Topology, shard: str, slots: Collection[int]) -> int:
+        """See the port."""
+        self._learn(topology)
         link = self._link(shard)
         connection = await link.ready()
+        wanted = set(slots)
+        found = [
+            key.key async for key in _keys_of(link, connection, b"m") if slot_of(key.name) in wanted
+        ]
         cleaned = 0
-        async for found in _keys_of(link, connection, b"m"):
-            if slot_of(found.name) in slots:
-                await connection.execute(("UNLINK", found.key))
-                cleaned += 1
+        for start in range(0, len(found), KEYS_AT_ONCE):
+            keys = found[start : start + KEYS_AT_ONCE]
+            build = _unchanging(keys)
+            cleaned += int(await link.run(scripts.MEMBERS_CLEAN, topology.epoch, build))
         return cleaned
 
     async def copy_members(self, topology: Topology) -> int:
-        """Copy stored members of moving slots to the homes to come; how many were added there.
-
-        Never over what is there. Call it when all homes serve the prepared topology.
-        """
-        sources = {topology.owner_of(slot).id for slot in topology.moving}
+        """See the port."""
+        self._learn(topology)
         copied = 0
-        for source in sorted(sources):
+        for source in sorted({topology.owner_of(slot).id for slot in topology.moving}):
             copied += await self._copy_members_from(source, topology)
         return copied
 
@@ -192,110 +175,130 @@ class Administration:
         _, added = await link.run(scripts.GROUP_STORE, epoch, build)
         return int(added)
 
-    # -- what is left
+    # -- queues
 
     async def leftovers(self, shard: str, slots: Collection[int]) -> Leftovers:
-        """What a shard still has of these slots. ShardUnavailable, DeliveryUnknown."""
+        """See the port."""
         link = self._link(shard)
         connection = await link.ready()
+        wanted = set(slots)
         queues = messages = members = 0
         for kind in (b"q", b"v"):
             async for found in _keys_of(link, connection, kind):
-                if slot_of(found.name) in slots:
+                if slot_of(found.name) in wanted:
                     queues += 1
                     length = int(await connection.execute(("LLEN", found.key)))
                     messages += max(0, length - (kind == b"v"))  # a batch begins with its name
         async for found in _keys_of(link, connection, b"m"):
-            members += slot_of(found.name) in slots
+            members += slot_of(found.name) in wanted
         return Leftovers(queues, messages, members)
 
     async def move_queues(self, topology: Topology) -> Moved:
-        """Move what is left in queues at their former homes; call it again until nothing is.
-
-        Call it when the former homes serve the committed topology. ShardUnavailable,
-        DeliveryUnknown: call it again; nothing is lost by that, and nothing comes twice.
-        """
-        moved = dropped = 0
+        """See the port."""
+        self._learn(topology)
+        total = Moved(0, 0)
+        for shard in self._up(topology):
+            total = _sum(total, await self._settle_batches(topology, shard))
         former = {home.id for slot in topology.moving if (home := topology.other_home(slot))}
-        for source in sorted(former):
-            link = self._link(source)
+        for shard in sorted(former):
+            link = self._link(shard)
             connection = await link.ready()
-            found = {
-                (key.prefix, key.name): None
-                for kind in (b"v", b"q")
-                async for key in _keys_of(link, connection, kind)
-            }
-            for prefix, channel in found:
-                slot = slot_of(channel)
-                home = topology.other_home(slot)
-                if home is not None and home.id == source:
-                    target = topology.owner_of(slot).id
-                    route = _QueueRoute(source, target, prefix, channel, topology.epoch)
-                    one = await self._move_queue(route)
-                    moved, dropped = moved + one.moved, dropped + one.dropped
-        return Moved(moved, dropped)
+            queues = [found async for found in _keys_of(link, connection, b"q")]
+            for found in queues:
+                home = topology.other_home(slot_of(found.name))
+                if home is not None and home.id == shard:
+                    total = _sum(total, await self._move_queue(topology, shard, found))
+        return total
 
-    async def _move_queue(self, route: _QueueRoute) -> Moved:
-        source, target = self._link(route.source), self._link(route.target)
-        moved = dropped = 0
+    async def _settle_batches(self, topology: Topology, shard: str) -> Moved:
+        """Bring to an end what somebody has set aside here and did not get through."""
+        link = self._link(shard)
+        connection = await link.ready()
+        total = Moved(0, 0)
+        for found in [found async for found in _keys_of(link, connection, b"v")]:
+            batch = await self._take(topology, shard, found, "")
+            if batch is not None:
+                total = _sum(total, await self._settle_batch(topology, batch))
+        return total
+
+    async def _move_queue(self, topology: Topology, shard: str, found: _Found) -> Moved:
+        target = self._link(topology.shard_of(found.name).id)
+        total = Moved(0, 0)
         while True:
-            connection = await source.ready()
             await target.ready()
-            old, new = self._keys(source, route.prefix), self._keys(target, route.prefix)
-            batch = old.batch(route.channel)
-            home = f"{route.target} {new.incarnation} "
-            now, *items = await connection.execute(
-                (
-                    *("EVAL", scripts.QUEUE_TAKE.text, 2, old.queue(route.channel), batch),
-                    *(home + secrets.token_hex(8), MESSAGES_AT_ONCE, BATCH_TTL_MS),
-                )
-            )
-            if not items:
-                return Moved(moved, dropped)
-            name = items.pop(0).decode()
-            if name.startswith(home):
-                await self._take_in(target, route, name.rpartition(" ")[2], items, int(now))
-                moved += len(items)
-            else:
-                # On its way to another shard, or to another life of this one, it may have been
-                # delivered there.
-                dropped += len(items)
-            await connection.execute(("DEL", batch))
+            home = f"{target.shard} {target.keys.incarnation} {secrets.token_hex(8)}"
+            batch = await self._take(topology, shard, found, home)
+            if batch is None:
+                return total
+            total = _sum(total, await self._settle_batch(topology, batch))
 
-    async def _take_in(
-        self, target: Link, route: _QueueRoute, token: str, items: Sequence[bytes], now_ms: int
-    ) -> None:
-        left = [_with_what_is_left(item, now_ms) for item in items]
+    async def _take(
+        self, topology: Topology, shard: str, found: _Found, name: str
+    ) -> _Batch | None:
+        """Set messages aside under this name, or find those that are set aside already."""
+        link = self._link(shard)
+        keys = self._keys(link, found.prefix)
+        named = (keys.queue(found.name), keys.batch(found.name))
+        build = _unchanging(named, name, MESSAGES_AT_ONCE if name else 0, BATCH_TTL_MS)
+        now, *items = await link.run(scripts.QUEUE_TAKE, topology.epoch, build)
+        if not items:
+            return None
+        left = [_with_what_is_left(item, int(now)) for item in items[1:]]
+        return _Batch(shard, found.prefix, found.name, items[0].decode(), left)
 
-        def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
-            keys = self._keys(target, route.prefix)
-            return (keys.queue(route.channel), keys.receipt(token)), (BATCH_TTL_MS, *left)
+    async def _settle_batch(self, topology: Topology, batch: _Batch) -> Moved:
+        """To the head of the queue on its new home, once; or back, or away."""
+        target, life, token = batch.name.rsplit(" ", 2)
+        up = self._up(topology)
+        if target not in up:
+            return await self._end_batch(topology, batch, lost=True)
+        link = self._link(target)
+        await link.ready()
+        if link.keys.incarnation != life:
+            # It may have been delivered there in the life that is over.
+            return await self._end_batch(topology, batch, lost=True)
+        is_home = topology.shard_of(batch.channel).id == target
+        keys = self._keys(link, batch.prefix)
+        named = (keys.queue(batch.channel), keys.receipt(token))
+        build = _unchanging(named, BATCH_TTL_MS, *(batch.items if is_home else ()))
+        # If it is not the home any more: from here on nobody can push the batch there.
+        is_new = bool(await link.run(scripts.QUEUE_RECEIVE, topology.epoch, build))
+        return await self._end_batch(topology, batch, back=is_new and not is_home)
 
-        await self._run_here(target, scripts.QUEUE_RECEIVE, route.epoch, build)
+    async def _end_batch(
+        self, topology: Topology, batch: _Batch, *, back: bool = False, lost: bool = False
+    ) -> Moved:
+        link = self._link(batch.shard)
+        keys = self._keys(link, batch.prefix)
+        named = (keys.queue(batch.channel), keys.batch(batch.channel))
+        build = _unchanging(named, batch.name, int(back), BATCH_TTL_MS)
+        await link.run(scripts.QUEUE_SETTLE, topology.epoch, build)
+        count = len(batch.items)
+        return Moved(0, count) if lost else Moved(0 if back else count, 0)
 
     # -- the state of a shard
 
-    async def inspect(self, shard: str) -> dict[str, Any]:
-        """What a shard says of itself: INFO, some of its configuration, latency, epoch, clock.
+    async def inspect(self, shard: Shard) -> ShardStatus:
+        """See the port."""
+        self._shards[shard.id] = shard
+        try:
+            link = self._link(shard.id)
+            return await status_of(shard.id, await link.ready(), link.keys.cluster)
+        except ClusterError as error:
+            return ShardStatus(shard.id, getattr(error, "reason", str(error)))
 
-        ShardUnavailable, DeliveryUnknown: it can't be asked.
-        """
-        link = self._link(shard)
-        connection = await link.ready()
-        before = time.monotonic()
-        await connection.execute(("PING",))
-        latency_ms = (time.monotonic() - before) * 1000
-        clock, info, epoch, size = await connection.execute(
-            ("TIME",), ("INFO",), ("GET", link.keys.cluster.epoch), ("DBSIZE",)
-        )
-        return {
-            "latency_ms": latency_ms,
-            "clock_offset_ms": _milliseconds(clock) - time.time() * 1000,
-            "incarnation": link.keys.incarnation,
-            "epoch": int(epoch or 0),
-            "keys": size,
-            "info": dict(parse_info(info.decode())),
-        }
+    async def probe(self, shard: Shard, timeout_s: float) -> str | None:
+        """See the port."""
+        self._shards[shard.id] = shard
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._link(shard.id).ready()
+                await connection.execute(("PING",))
+        except TimeoutError:
+            return f"no answer within {timeout_s:g} s"
+        except ClusterError as error:
+            return str(getattr(error, "reason", error))
+        return None
 
     # -- internals
 
@@ -303,8 +306,9 @@ class Administration:
         self._topologies.offer(topology)
         self._shards |= {shard.id: shard for shard in topology.shards}
 
-    def _reached(self) -> list[str]:
-        return [shard.id for shard in self._topologies.topology.shards]
+    def _up(self, topology: Topology) -> list[str]:
+        """Ids of the shards that are to be reached."""
+        return [shard.id for shard in topology.shards if shard.state is not ShardState.DOWN]
 
     def _link(self, shard: str) -> Link:
         """A link also to a shard that is down, or is none any more."""
@@ -321,14 +325,6 @@ class Administration:
         cluster = self._topologies.topology.cluster
         return Keys(prefix, cluster, link.keys.incarnation, link.endpoint.db)
 
-    async def _run_here(
-        self, link: Link, script: scripts.Script, epoch: int, build: Callable[[Keys], Any]
-    ) -> Any:
-        """Run a script that processes do not have, and shards need not know yet."""
-        connection = await link.ready()
-        await connection.execute(("SCRIPT", "LOAD", script.text))
-        return await link.run(script, epoch, build)
-
     async def _on_each(
         self, shards: Collection[str], work: Callable[[str], Any]
     ) -> list[tuple[str, Any, str]]:
@@ -337,8 +333,8 @@ class Administration:
         async def attempt(shard: str) -> tuple[str, Any, str]:
             try:
                 return shard, await work(shard), ""
-            except (ShardUnavailable, DeliveryUnknown) as error:
-                return shard, None, error.reason
+            except ClusterError as error:
+                return shard, None, str(getattr(error, "reason", error)) or "it failed"
 
         return list(await asyncio.gather(*map(attempt, shards)))
 
@@ -368,12 +364,14 @@ class Administration:
         return [report for report in parsed if report is not None]
 
 
-class _QueueRoute(NamedTuple):
-    source: str
-    target: str
+class _Batch(NamedTuple):
+    """Messages that are set aside on a shard, each with the time that is left to it."""
+
+    shard: str
     prefix: str
     channel: str
-    epoch: int
+    name: str  # target shard, its life, and a token
+    items: Sequence[bytes]
 
 
 @asynccontextmanager
@@ -399,6 +397,17 @@ async def _keys_of(link: Link, connection: Connection, kind: bytes) -> AsyncIter
             yield _Found(key, prefix.decode(), name.decode())
         if cursor == b"0":
             return
+
+
+def _unchanging(
+    keys: Sequence[bytes], *arguments: bytes | str | int
+) -> Callable[[Keys], tuple[Sequence[bytes], Command]]:
+    """What `Link.run` wants, for keys of another prefix than the link's."""
+    return lambda _keys: (keys, arguments)
+
+
+def _sum(one: Moved, other: Moved) -> Moved:
+    return Moved(one.moved + other.moved, one.dropped + other.dropped)
 
 
 def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -447,11 +456,9 @@ def _parsed_report(text: bytes, *, alive: bool, age_s: float) -> ProcessReport |
 def _merged(one: ProcessReport, other: ProcessReport) -> ProcessReport:
     """Two shards' knowledge of one process: the later report, and whatever is known of its life."""
     later = min(one, other, key=lambda report: report.age_s)
-    return ProcessReport(
-        **{
-            **{name: getattr(later, name) for name in ProcessReport.__slots__},
-            "alive": one.alive or other.alive,
-            "epoch": max(one.epoch, other.epoch),
-            "settled": max(one.settled, other.settled),
-        }
+    return replace(
+        later,
+        alive=one.alive or other.alive,
+        epoch=max(one.epoch, other.epoch),
+        settled=max(one.settled, other.settled),
     )

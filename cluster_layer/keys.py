@@ -29,7 +29,7 @@ def parse_info(text: str) -> Mapping[str, str]:
 class ClusterKeys:
     """What a cluster keeps on one life of one shard, whatever the prefixes of its layers."""
 
-    __slots__ = ("_process", "announcements", "beats", "epoch", "reports", "topology")
+    __slots__ = ("_process", "announcements", "beats", "epoch", "probe", "reports", "topology")
 
     def __init__(self, cluster: str, incarnation: str, db: int) -> None:
         base = f"cluster-layer:{cluster}:{incarnation}:"
@@ -38,6 +38,7 @@ class ClusterKeys:
         self.reports = (base + "p").encode()  # hash: process id -> report
         self.beats = (base + "b").encode()  # sorted set: process id by time of its latest report
         self.announcements = f"{base}a{db}".encode()  # pub/sub channel: new epochs
+        self.probe = base + "x"  # begins the names of keys that are there for a moment only
         self._process = f"{base}p{db}:".encode()
 
     def process(self, process_id: str) -> bytes:

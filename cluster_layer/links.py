@@ -41,6 +41,8 @@ RETIRE_CHECK_S = 0.02
 FAREWELL_S = 0.5  # how long the end of a link may be delayed for it
 # Every redirection follows a newer topology: more of them within one call is a defect somewhere.
 MAX_REDIRECTIONS = 16
+# What can be wrong with one call: the scripts, the clock, the topology; each once, and one more.
+MAX_REMEDIES = 4
 BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
 
 # The command was not executed, and asking anew can help: the primary moved, a script was flushed.
@@ -136,7 +138,9 @@ class Link:
         it has not been until now it never will.
         """
         counters = self._counters.shards[self.shard]
-        for last in (False, True):
+        attempts = 0
+        while True:
+            attempts += 1
             try:
                 connection = self.connection or await self.ready()
             except Redirected:
@@ -166,10 +170,9 @@ class Link:
             if "STALE" in refusal.reason:
                 await self._catch_up(epoch)
                 raise Redirected(self.shard, refusal.reason)
-            if last or not await self._remedy(connection, refusal):
+            if attempts > MAX_REMEDIES or not await self._remedied(connection, refusal, script):
                 counters.refused += 1
                 raise refusal
-        raise AssertionError("unreachable")
 
     async def align(self) -> int:
         """Bring the newer topology to the side that lacks it; the epoch that the shard serves now.
@@ -274,11 +277,24 @@ class Link:
             *(topology.epoch, encode(topology), cluster.announcements),
         )
 
-    async def _remedy(self, connection: Connection, refusal: CommandRefused) -> bool:
+    async def _remedied(
+        self, connection: Connection, refusal: CommandRefused, script: Script
+    ) -> bool:
         """Whether one more try makes sense: the refused command provably was not executed."""
+        try:
+            return await self._remedy(connection, refusal, script)
+        except DeliveryUnknown as error:  # of the remedy
+            raise ShardUnavailable(self.shard, error.reason) from error
+
+    async def _remedy(
+        self, connection: Connection, refusal: CommandRefused, script: Script
+    ) -> bool:
         reason = refusal.reason
         if "NOSCRIPT" in reason:
-            await self._load_scripts(connection)
+            await self._load_scripts(connection, script)
+            return True
+        if "AHEAD" in reason:
+            await self.align()  # it has been emptied since we came, or nobody else was here yet
             return True
         if "LATE" in reason:
             await connection.identify()  # our idea of the shard's clock was wrong
@@ -327,8 +343,9 @@ class Link:
             raise
         return connection
 
-    async def _load_scripts(self, connection: Connection) -> None:
-        await connection.execute(*(("SCRIPT", "LOAD", script.text) for script in scripts.ALL))
+    async def _load_scripts(self, connection: Connection, *more: Script) -> None:
+        wanted = dict.fromkeys((*scripts.ALL, *more))
+        await connection.execute(*(("SCRIPT", "LOAD", script.text) for script in wanted))
 
     async def _live(self, connection: Connection) -> None:
         """Use a connection until it is lost."""
@@ -425,6 +442,7 @@ class Links:
         self._counters = counters
         self._presence = presence
         self._links: dict[str, Link] = {}
+        self._unreachable: frozenset[str] = frozenset()
         self._retiring: set[asyncio.Task[None]] = set()
 
     def follow(self) -> None:
@@ -450,6 +468,7 @@ class Links:
             link = Link(
                 shard, endpoint, self.settings, self._counters, self.topologies, self._presence
             )
+            link.watchers.append(self._changed)
             self._links[shard] = link
         return link
 
@@ -480,6 +499,13 @@ class Links:
         """Shard id -> why, for those that this loop has tried to reach and can't."""
         links = list(self._links.items())
         return {shard: link.refusal for shard, link in links if link.refusal is not None}
+
+    def _changed(self) -> None:
+        """A link has come up or gone down: who decides about shards must not wait to hear of it."""
+        unreachable = frozenset(self.unreachable())
+        if unreachable != self._unreachable:
+            self._unreachable = unreachable
+            self.report()
 
     def report(self) -> None:
         """Tell all shards about this process as soon as can be."""

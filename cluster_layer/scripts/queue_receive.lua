@@ -4,7 +4,8 @@
 -- KEYS[3]  string: the receipt of this batch
 -- ARGV[3]  how long the receipt must be kept, ms
 -- ARGV[4+] items, the oldest first, each '<ms that are left to it>:<envelope>'
--- Reply    1 if it was taken in, 0 if it had been before.
+-- Reply    1 if it was taken in, 0 if it had been before. Without items it only asks, and from then
+--          on the batch counts as taken in.
 if not redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[3]) then
     return 0
 end

@@ -62,7 +62,11 @@ class Shard:
         return self.write(scripts.QUEUE_RECEIVE, ["queue", batch], EXPIRY_MS, *items)
 
     def take(self, name: str, count: int, queue: str = "queue") -> Any:
-        return self.run(scripts.QUEUE_TAKE, [queue, "batch"], name, count, EXPIRY_MS)
+        return self.write(scripts.QUEUE_TAKE, [queue, "batch"], name, count, EXPIRY_MS)
+
+    def settle(self, name: str, *, back: bool) -> Any:
+        arguments = (name, int(back), EXPIRY_MS)
+        return self.write(scripts.QUEUE_SETTLE, ["queue", "batch"], *arguments)
 
     def group_send(self, body: str = "m") -> Any:
         return self.write(scripts.GROUP_SEND, ["members", "seq"], "pubsub", body)
@@ -102,6 +106,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def shard(server: RedisServer) -> Iterator[Shard]:
     shard = Shard(server)
     shard.redis.flushall()
+    shard.redis.set("epoch", shard.epoch, ex=1000)
     yield shard
     shard.redis.close()
 
@@ -172,10 +177,10 @@ def test_a_write_behind_its_fence_changes_nothing(shard: Shard, verb: str) -> No
     shard.fence_ms = shard.now_ms() - 1
     with pytest.raises(redis.exceptions.ResponseError, match=r"^LATE"):
         write()
-    assert shard.redis.dbsize() == 0
+    assert shard.redis.dbsize() == 1
     shard.fence_ms = shard.now_ms() + 60_000
     write()
-    assert shard.redis.dbsize() > 0
+    assert shard.redis.dbsize() > 1
 
 
 @pytest.mark.parametrize("verb", WRITES)
@@ -186,10 +191,24 @@ def test_a_writer_that_is_behind_changes_nothing(shard: Shard, verb: str) -> Non
     with pytest.raises(redis.exceptions.ResponseError, match=r"^STALE 10"):
         write()
     assert shard.redis.keys() == [b"epoch"]
-    for ahead in (3, 4):
-        shard.epoch = 7 + ahead
-        write()
+    shard.epoch = 10
+    write()
     assert shard.redis.dbsize() > 1
+
+
+@pytest.mark.parametrize("verb", WRITES)
+@pytest.mark.parametrize("served", [None, 6])
+def test_a_writer_that_is_ahead_changes_nothing(
+    shard: Shard, verb: str, served: int | None
+) -> None:
+    """It has to bring its topology first, so that what is done by the old one cannot come later."""
+    write = _writes(shard)[verb]
+    shard.redis.flushall()
+    if served is not None:
+        shard.redis.set("epoch", served)
+    with pytest.raises(redis.exceptions.ResponseError, match=r"^AHEAD"):
+        write()
+    assert shard.redis.dbsize() == (served is not None)
 
 
 # -- inbox
@@ -209,7 +228,7 @@ def test_positions_of_two_inboxes_are_one_order_within_a_millisecond(shard: Shar
     transaction = shard.redis.pipeline(transaction=True)
     for number in range(count):
         keys = ("even" if number % 2 == 0 else "odd", "entries")
-        arguments = (NEVER_LATE, 1, count, EXPIRY_MS, number)
+        arguments = (NEVER_LATE, shard.epoch, count, EXPIRY_MS, number)
         transaction.eval(scripts.INBOX_APPEND.text, 3, "epoch", *keys, *arguments)
     assert transaction.execute() == [[1, number + 1, 0] for number in range(count)]
     even, odd = shard.redis.xrange("even"), shard.redis.xrange("odd")
@@ -349,7 +368,7 @@ def test_a_queue_goes_to_its_new_home_batch_by_batch(shard: Shard) -> None:
         moved = [b"%d:%b" % (ms, body) for ms, body in zip(left, bodies, strict=True)]
         keys = ["other", f"receipt {name}"]
         assert shard.write(scripts.QUEUE_RECEIVE, keys, EXPIRY_MS, *moved) == 1
-        shard.redis.delete("batch")
+        assert shard.settle(name, back=False) == len(items)
     assert len(shard.take("w", 2)) == 1
     bodies = [item.partition(b":")[2] for item in shard.redis.lrange("other", 0, -1)]
     assert bodies == [b"0", b"1", b"2", b"3", b"4"]
@@ -365,12 +384,48 @@ def test_a_batch_that_was_left_is_found_again(shard: Shard) -> None:
     assert shard.redis.llen("queue") == 1
 
 
+def test_a_batch_that_is_looked_for_is_not_made(shard: Shard) -> None:
+    """Whoever only looks after what others have left sets nothing aside."""
+    shard.push("m")
+    assert len(shard.take("", 0)) == 1
+    assert shard.redis.llen("queue") == 1
+
+
+def test_a_batch_goes_back_to_its_place(shard: Shard) -> None:
+    """Behind what is older, before what came later; under another name it is none, and stays."""
+    for number in range(3):
+        shard.push(str(number))
+    shard.take("name", 2)
+    shard.pass_ms(2)
+    shard.push("later")
+    assert shard.settle("other", back=True) == -1
+    assert shard.settle("name", back=True) == 2
+    assert shard.settle("name", back=True) == -1
+    bodies = [item.partition(b":")[2] for item in shard.redis.lrange("queue", 0, -1)]
+    assert bodies == [b"0", b"1", b"2", b"later"]
+    assert shard.without_ttl() == []
+
+
 def test_a_batch_is_taken_in_once(shard: Shard) -> None:
-    """The receipt tells that it has been."""
+    """The receipt tells that it has been; who asks without one makes it impossible."""
     assert shard.take_in("receipt", b"1000:m") == 1
     assert shard.take_in("receipt", b"1000:m") == 0
     assert shard.redis.llen("queue") == 1
+    assert shard.take_in("another") == 1
+    assert shard.take_in("another", b"1000:m") == 0
     assert shard.without_ttl() == []
+
+
+def test_leftover_memberships_are_cleaned_by_who_is_not_late(shard: Shard) -> None:
+    """Once a newer topology is served, what is there may be no leftover."""
+    shard.store("c")
+    assert shard.write(scripts.MEMBERS_CLEAN, ["members", "others"]) == 1
+    assert not shard.redis.exists("members")
+    shard.store("c")
+    shard.redis.set("epoch", shard.epoch + 1)
+    with pytest.raises(redis.exceptions.ResponseError, match=r"^STALE"):
+        shard.write(scripts.MEMBERS_CLEAN, ["members"])
+    assert shard.redis.exists("members")
 
 
 # -- groups

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import pytest
 
+from tests.contracts.shard_site import ShardSite
+from tests.support.waiting import eventually_async
 from tests.topology.strategies import CLUSTER, OPERATOR
 from topology import transitions
 from topology.errors import ClusterError
@@ -15,7 +17,7 @@ from topology.hashing import SLOTS, slot_of
 from topology.memory_cluster import MemoryCluster, MemoryProcess
 from topology.model import Shard, ShardState, Topology
 from topology.planning import initial_topology, plan
-from topology.ports import Cluster
+from topology.ports import Cluster, ProcessReport
 
 A, B = "a", "b"
 
@@ -34,6 +36,7 @@ class Site(Protocol):
     async def cut(self, shard: str) -> None: ...
     async def heal(self, shard: str) -> None: ...
     async def restart(self, shard: str) -> None: ...
+    async def close(self) -> None: ...
 
 
 class MemorySite:
@@ -71,12 +74,15 @@ class MemorySite:
     async def restart(self, shard: str) -> None:
         self.cluster.shard(shard).restart()
 
+    async def close(self) -> None:
+        await self.cluster.close()
 
-@pytest.fixture(params=["memory"])
+
+@pytest.fixture(params=["memory", "shards"])
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
-    made: Site = {"memory": MemorySite}[request.param]()
+    made: Site = MemorySite() if request.param == "memory" else await ShardSite(CLUSTER).open()
     yield made
-    await made.cluster.close()
+    await made.close()
 
 
 class Round:
@@ -296,9 +302,12 @@ async def test_shards_are_asked_how_they_are(site: Site, moving: Round) -> None:
 async def test_processes_are_known_with_host_and_pid(site: Site, moving: Round) -> None:
     """What an operator needs to find the one that holds him up; also when a shard is away."""
     await site.cut(B)
-    reports = [report for report in (await site.cluster.processes()).values() if report.alive]
-    assert reports
-    for report in reports:
+
+    async def up_to_date() -> list[ProcessReport]:
+        found = [report for report in (await site.cluster.processes()).values() if report.alive]
+        return found if all(report.epoch == moving.now.epoch for report in found) else []
+
+    for report in await eventually_async(up_to_date):
         assert report.role == "process"
         assert report.host
         assert report.pid > 0

@@ -11,8 +11,9 @@ from cluster_layer import ClusterChannelLayer
 from cluster_layer.routing import fixed_cluster
 from topology.codec import encode
 from topology.errors import ClusterError
-from topology.model import Shard
+from topology.model import Shard, Topology
 from topology.planning import initial_topology
+from topology.stores import open_store
 
 Message = dict[str, Any]
 Outcome = Literal["ok", "no", "unknown"]
@@ -47,6 +48,15 @@ async def open_layer(
         yield layer
     finally:
         await layer.close()
+
+
+def topology_store(topology: Topology) -> str:
+    """The URL of a store in this process's memory that holds this topology."""
+    url = f"memory://{uuid.uuid4().hex}"
+    store = open_store(url)
+    store.write(topology, expected_epoch=None)
+    store.close()
+    return url
 
 
 def topology_file(path: Path, servers: Mapping[str, HasUrl]) -> str:
