@@ -95,7 +95,7 @@ class Hosts:
                 store, self._store = self._store or _store_of(config), None
                 assert store is not None  # noqa: S101 - there is a topology
                 self._follower = follower = Follower(store, config.topology_cache)
-                self._topologies = Topologies(follower.start(OPEN_S))
+                self._topologies = Topologies(follower.start(OPEN_S), config.endpoint_for)
                 follower.subscribe(self._follow_store)
                 self._topologies.offer(follower.current)  # one may have come in between
             self._topologies.follow(self._follow)
@@ -164,6 +164,8 @@ class Hosts:
 
     def _follow(self) -> None:
         """There is a newer topology; called by whichever thread has brought it."""
+        if self._follower is not None:
+            self._follower.offer(self._topologies.topology)
         for runtime in list(self._runtimes.values()):
             if runtime.loop is _running_loop():
                 self._follow_on(runtime)

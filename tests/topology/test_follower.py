@@ -296,6 +296,22 @@ def test_a_copy_that_cannot_be_used_is_no_obstacle(
     assert any("cannot be written" in record.getMessage() for record in caplog.records)
 
 
+def test_a_topology_that_came_by_another_way_is_kept(rig: Rig) -> None:
+    """It is told and copied like one of the store's, which counts again when it is ahead."""
+    rig.put(at(1))
+    follower = rig.started()
+    told: list[int] = []
+    follower.subscribe(lambda topology: told.append(topology.epoch))
+    for epoch in (2, 3, 1):
+        follower.offer(at(epoch))
+    eventually(lambda: follower.current == at(3))
+    eventually(lambda: decode(rig.copy.read_bytes()) == at(3))
+    eventually(lambda: follower.condition is Condition.LOWER_EPOCH)
+    rig.put(at(4))
+    eventually(lambda: follower.current == at(4))
+    assert told[-2:] == [3, 4]
+
+
 def test_a_closed_follower_has_closed_its_store(rig: Rig) -> None:
     """What was current stays readable; thread and store have ended; closing twice is harmless."""
     rig.put(at(1))
