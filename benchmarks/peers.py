@@ -15,6 +15,7 @@ from cluster_layer.connection import Connection
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.keys import Keys
 from cluster_layer.names import inbox_name
+from cluster_layer.routing import fixed_cluster
 from cluster_layer.scripts import INBOX_APPEND
 
 Message = dict[str, Any]
@@ -79,7 +80,9 @@ class Bare:
     async def send(self, channel: str, message: Message) -> None:
         assert self._connection is not None
         if not self._command:
-            self._command = append_command(self._connection.incarnation, channel, message)
+            cluster = fixed_cluster([Endpoint.from_url(self._url).id])
+            life = self._connection.incarnation
+            self._command = append_command(cluster, life, channel, message)
         await self._connection.execute(self._command)
 
     @property
@@ -99,15 +102,15 @@ class Empty:
 
 
 def append_command(
-    incarnation: str, channel: str, message: Message
+    cluster: str, incarnation: str, channel: str, message: Message
 ) -> tuple[bytes | str | int, ...]:
     """The command that the layer writes for one send to a process-specific channel."""
     body = envelope.encode_body(message, MESSAGE_SIZE_LIMIT)
     data = envelope.encode(envelope.MESSAGE, EXPIRY_MS, channel, None, body)
-    keys = Keys("asgi", incarnation, 0)
-    named = (keys.inbox(inbox_name(channel)), keys.entries)
-    never_ms = 1 << 52
-    return ("EVALSHA", INBOX_APPEND.sha, 2, *named, CAPACITY, EXPIRY_MS, never_ms, data)
+    keys = Keys("asgi", cluster, incarnation, 0)
+    named = (keys.cluster.epoch, keys.inbox(inbox_name(channel)), keys.entries)
+    never_ms, epoch = 1 << 52, 1
+    return ("EVALSHA", INBOX_APPEND.sha, 3, *named, never_ms, epoch, CAPACITY, EXPIRY_MS, data)
 
 
 def _make_cluster(addresses: Addresses) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from timeit import timeit
 
@@ -18,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from topology.hashing import SLOTS, slot_of
 from topology.model import Shard, Topology
-from topology.planning import apply, initial_topology, plan
+from topology.planning import initial_topology, plan, table_after
 
 BAR_NS = 150
 SHARDS = 16
 POINTS_PER_SHARD = 160  # ketama's number
 ROUNDS, CALLS = 25, 20_000
+CLUSTER = "0" * 16
 NAME = "chat.room-1234"
 DIRECT = "specific.3f2b9c1d7a5e4f60!kZpQvXwLmN"
 
@@ -77,7 +79,7 @@ def fastest_ns(lookups: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def main() -> int:
     many, eight, nine = hosts(SHARDS), hosts(8), hosts(9)
-    topology = initial_topology(many)
+    topology = initial_topology(many, cluster=CLUSTER)
     assert {topology.shard_of(f"room-{i}").id for i in range(2000)} == {s.id for s in many}
     ring, highest = (make([s.id for s in many]) for make in (ketama, rendezvous))
     ns = fastest_ns(
@@ -96,12 +98,15 @@ def main() -> int:
     for name, value in ns.items():
         ratio = (value - empty) / (ns[table] - empty)
         print(f"  {name:30} {value - empty:7.0f} ns  {ratio:5.1f} x")
-    first = initial_topology(eight)
-    planned = apply(plan(first, nine), first)
+    first = initial_topology(eight, cluster=CLUSTER)
+    planned = replace(first, shards=tuple(nine), table=table_after(plan(first, nine), first))
     print(f"8 -> 9 shards, slots moved (ideal {1 / 9:.1%}); busiest of 9 against the mean, names")
     rows = {
         "slot table, planned": (table_lookup(first), table_lookup(planned)),
-        "slot table, static lists": (table_lookup(first), table_lookup(initial_topology(nine))),
+        "slot table, static lists": (
+            table_lookup(first),
+            table_lookup(initial_topology(nine, cluster=CLUSTER)),
+        ),
         "ketama ring": tuple(ketama([s.id for s in x]) for x in (eight, nine)),
         "rendezvous": tuple(rendezvous([s.id for s in x]) for x in (eight, nine)),
     }

@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
-
-import msgpack
 
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
 from cluster_layer.config import Config
+from cluster_layer.controls import Control, fields_of
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import channel_context, group_context
-from cluster_layer.envelope import CONTROL, MESSAGE, Envelope, decode
+from cluster_layer.envelope import CONTROL, MESSAGE, Envelope, decode, fingerprint
 from cluster_layer.errors import MalformedEnvelope
 from cluster_layer.inbox import Entry
 from cluster_layer.keys import Keys
@@ -32,27 +31,12 @@ CLOCK_MARGIN_MS = 50  # our idea of a shard's clock is early by a round trip
 MAX_OVERTAKEN = 256
 
 
-class Control(NamedTuple):
-    """What another process wants: the fields of a control, and where it came from."""
-
-    lane: Lane
-    position: int
-    channel: str | None  # whom it is addressed to, if it came by an inbox
-    fields: Mapping[str, str]
-
-    @property
-    def op(self) -> str:
-        return self.fields.get("op", "")
-
-    @property
-    def group(self) -> str:
-        return self.fields.get("group", "")
-
-
 class Recipient(Protocol):
     """Whoever the arrivals are for, and whoever knows the connections that they come by."""
 
-    def fan_out(self, group: str, position: int, body: bytes, deadline: float) -> None: ...
+    def fan_out(
+        self, shard: str, group: str, position: int, body: bytes, deadline: float
+    ) -> None: ...
     def obey(self, control: Control) -> bool: ...
     def forget(self, box: Mailbox) -> None: ...
     def inboxes_on(self, shard: str) -> Collection[str]: ...
@@ -68,6 +52,7 @@ class _Arrival(NamedTuple):
     group: str
     position: int
     deadline: float
+    data: bytes  # the envelope as it was written
 
 
 class Arrivals:
@@ -91,7 +76,7 @@ class Arrivals:
         self._loop = asyncio.get_running_loop()
         self._barriers: dict[Lane, bool] = {}  # running; True: once more
         self._overtaken: dict[tuple[str, str], int] = {}  # shard, incarnation -> shard's time, ms
-        self.lanes = Sequencer(self._deliver, self._ask, self._overtake)
+        self.lanes = Sequencer(self._deliver, self._ask, _fingerprint, self._overtake)
         self._group_lanes = Lanes(GROUP)
         self._inbox_lanes = Lanes(INBOX)
 
@@ -114,9 +99,9 @@ class Arrivals:
         now = time.monotonic()
         deadline = now + ttl_ms / 1000 - self._recipient.late_s(shard)
         if kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
-            self._recipient.fan_out(group, position, body, deadline)
+            self._recipient.fan_out(shard, group, position, body, deadline)
         else:
-            self._offer(lane, _Arrival(envelope, group, position, deadline), now)
+            self._offer(lane, _Arrival(envelope, group, position, deadline, data), now)
 
     def on_entries(
         self, shard: str, incarnation: str, now_ms: int, entries: Sequence[Entry]
@@ -141,7 +126,7 @@ class Arrivals:
             elif kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
                 self._put(str(channel), body, now + left_ms / 1000)
             else:
-                arrival = _Arrival(envelope, "", position, now + left_ms / 1000)
+                arrival = _Arrival(envelope, "", position, now + left_ms / 1000, data)
                 self._offer(lane, arrival, now)
 
     def _addressed(self, shard: str, data: bytes) -> Envelope | None:
@@ -265,12 +250,12 @@ class Arrivals:
             return
         envelope = arrival.envelope
         if envelope.kind == CONTROL:
-            fields = _fields(envelope.body)
+            fields = fields_of(envelope.body)
             if not self._recipient.obey(Control(lane, arrival.position, envelope.channel, fields)):
                 self._counters.lose(Loss.MALFORMED)
         elif lane.kind == GROUP:
             self._recipient.fan_out(
-                arrival.group, arrival.position, envelope.body, arrival.deadline
+                lane.shard, arrival.group, arrival.position, envelope.body, arrival.deadline
             )
         else:
             self._put(str(envelope.channel), envelope.body, arrival.deadline)
@@ -287,17 +272,11 @@ class Arrivals:
             self._recipient.forget(box)
 
 
+def _fingerprint(item: _Arrival | asyncio.Future[None]) -> int:
+    """What the writer of an item calls it; that of a barrier is nobody's."""
+    return -1 if isinstance(item, asyncio.Future) else fingerprint(item.group, item.data)
+
+
 def _pass(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _fields(body: bytes) -> Mapping[str, str]:
-    """The fields of a control; empty if it is none."""
-    try:
-        fields = msgpack.unpackb(body)
-    except (ValueError, TypeError):
-        return {}
-    if not isinstance(fields, dict):
-        return {}
-    return {k: v for k, v in fields.items() if isinstance(k, str) and isinstance(v, str)}

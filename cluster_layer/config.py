@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 from cluster_layer.endpoints import Endpoint, endpoints_of
 from cluster_layer.errors import ConfigError
 from cluster_layer.gaps import OnGap
-from topology.model import redacted_url
+from topology.model import Shard, redacted_url
 
 # The specification wants 1 MB measured as JSON, and nothing grows more from JSON to msgpack than a
 # list of numbers such as 0.5: four bytes there, nine here.
@@ -58,12 +58,14 @@ class Config:
     """The settings of one layer; all times in seconds, sizes in bytes.
 
     Either `topology` is set or `hosts` is not empty. `topology_cache` is the file of the last good
-    topology, None for none. `capacity_of(channel)` takes the full name of any channel.
+    topology, None for none. `addresses`: shard id -> how this process reaches that shard, where the
+    topology's URL is not the way. `capacity_of(channel)` takes the full name of any channel.
     """
 
     hosts: tuple[Endpoint, ...]
     topology: TopologySource | None
     topology_cache: Path | None
+    addresses: Mapping[str, Endpoint] = field(hash=False)
     prefix: str
     expiry: float
     group_expiry: float
@@ -100,10 +102,15 @@ class Config:
             hosts=hosts,
             topology=topology,
             topology_cache=_topology_cache(config, topology),
+            addresses=_addresses(config.get("addresses"), topology is not None),
             channel_capacity=_channel_capacity(config.get("channel_capacity")),
             symmetric_encryption_keys=_keys(config.get("symmetric_encryption_keys")),
             **values,
         )
+
+    def endpoint_for(self, shard: Shard) -> Endpoint:
+        """How this process reaches a shard of the topology. ConfigError."""
+        return self.addresses.get(shard.id) or Endpoint.from_url(shard.url)
 
     @property
     def scope(self) -> str:
@@ -280,6 +287,22 @@ def default_topology_cache(url: str) -> Path | None:
         return None
     digest = hashlib.sha256(redacted_url(url).encode()).hexdigest()
     return home / "cluster-layer" / f"topology-{digest[:16]}.json"
+
+
+def _addresses(value: object, has_topology: bool) -> dict[str, Endpoint]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(shard, str) for shard in value):
+        raise _refused("addresses", value, "a dict of shard id to an entry as in hosts is")
+    if value and not has_topology:
+        raise _refused("addresses", value, "it needs a topology; hosts says how to reach them")
+    found = {}
+    for shard, host in value.items():
+        try:
+            found[shard] = Endpoint.from_host(host)
+        except ConfigError as error:
+            raise ConfigError(f"CONFIG addresses[{shard!r:.60}]: {error}") from None
+    return found
 
 
 def _channel_capacity(value: object) -> Rules:

@@ -167,6 +167,11 @@ class Connection(asyncio.Protocol):
         """The shard's clock, as of the last look at it; early by at most one round trip."""
         return self._loop.time() * 1000 + self._clock_offset_ms
 
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is due."""
+        return len(self._batch) > 0
+
     async def stays(self, seconds: float) -> bool:
         """Whether the connection is still there after so long; returns early if it is lost."""
         try:

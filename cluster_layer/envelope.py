@@ -7,6 +7,7 @@ receive() decodes it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
@@ -14,7 +15,7 @@ import msgpack
 
 from cluster_layer.errors import InvalidMessage, InvalidName, MalformedEnvelope, MessageTooLarge
 from cluster_layer.names import is_process_specific, require_channel_name
-from cluster_layer.order import Mark
+from cluster_layer.order import GROUP, INBOX, MAX_DOUBTS, Doubt, Mark
 
 VERSION: Final = 1
 MESSAGE: Final = 0
@@ -98,8 +99,22 @@ def is_flat(message: Message) -> bool:
 
 def encode(kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes) -> bytes:
     """The bytes of one message; the arguments are those of Envelope and are not checked."""
+    if marks:
+        marks = {
+            shard: mark if mark.doubts else mark[:3]  # type: ignore[misc]
+            for shard, mark in marks.items()
+        }
     data: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body))
     return data
+
+
+def fingerprint(group: str, data: bytes) -> int:
+    """What tells a written message from others: 63 bits of its bytes, and of its group's name.
+
+    Empty for a process-specific channel, whose name is in the bytes.
+    """
+    digest = hashlib.sha256(group.encode("ascii") + b"\n" + data).digest()
+    return int.from_bytes(digest[:8]) >> 1
 
 
 def decode(data: bytes, known: Callable[[str], object] = lambda _channel: None) -> Envelope:
@@ -155,14 +170,26 @@ def _checked_shard(shard: object) -> str:
 
 
 def _checked_mark(mark: Any) -> Mark:
-    is_triple = type(mark) is list and len(mark) == 3 and type(mark[0]) is str
-    if is_triple and all(_is_position(position) for position in mark[1:]):
-        return Mark(*mark)
+    if type(mark) is list and len(mark) in (3, 4) and type(mark[0]) is str:
+        incarnation, inbox, group = mark[:3]
+        if all(value is None or _is_natural(value) for value in (inbox, group)):
+            return Mark(incarnation, inbox, group, _checked_doubts(mark[3:]))
     raise MalformedEnvelope("a mark is no incarnation with two positions")
 
 
-def _is_position(value: object) -> bool:
-    return value is None or (type(value) is int and 0 <= value <= _MAX_INT)
+def _checked_doubts(fields: list[Any]) -> tuple[Doubt, ...]:
+    doubts = fields[0] if fields else []
+    if type(doubts) is not list or len(doubts) > MAX_DOUBTS:
+        raise MalformedEnvelope(f"the doubts of a mark are no array of at most {MAX_DOUBTS}")
+    for doubt in doubts:
+        is_pair = type(doubt) is list and len(doubt) == 2
+        if not (is_pair and doubt[0] in (INBOX, GROUP) and _is_natural(doubt[1])):
+            raise MalformedEnvelope("a doubt is no lane with a fingerprint")
+    return tuple(Doubt(*doubt) for doubt in doubts)
+
+
+def _is_natural(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_INT
 
 
 def _is_exact(container: Any, depth: int) -> bool:

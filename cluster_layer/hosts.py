@@ -14,11 +14,14 @@ from cluster_layer.errors import ConfigError
 from cluster_layer.links import Links, LinkSettings
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
 from cluster_layer.node import Node, NodeState
-from cluster_layer.routing import Routes, fixed_routes
+from cluster_layer.presence import Presence
+from cluster_layer.routing import Routes
+from cluster_layer.topologies import Topologies, fixed_topologies
 from cluster_layer.unconfirmed import Poster
 from cluster_layer.writer import Writer
 from topology.errors import StoreConfigError
 from topology.follower import Follower
+from topology.model import Topology
 from topology.ports import TopologyStore
 from topology.stores import open_store
 
@@ -30,11 +33,16 @@ class Runtime:
     """The sending side on one loop."""
 
     def __init__(
-        self, routes: Routes, config: Config, counters: Counters, cipher: Cipher | None
+        self,
+        topologies: Topologies,
+        config: Config,
+        counters: Counters,
+        cipher: Cipher | None,
+        presence: Presence,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         settings = LinkSettings(config.prefix, config.timeout, config.connect_timeout)
-        self.links = Links(routes, settings, counters)
+        self.links = Links(topologies, settings, counters, presence)
         expiry_ms = round(config.expiry * 1000)
         self.writer = Writer(self.links, counters, cipher, config.capacity_of, expiry_ms)
         self.poster = Poster(self.writer, self.links, counters, config.on_gap)
@@ -55,7 +63,9 @@ class Hosts:
         self, config: Config, process_id: str, counters: Counters, cipher: Cipher | None
     ) -> None:
         self.opened = False
-        self.routes: Routes
+        self._topologies: Topologies
+        self._process_id = process_id
+        self._presence: Presence
         self._config = config
         self._counters = counters
         self._cipher = cipher
@@ -72,7 +82,12 @@ class Hosts:
     @property
     def epoch(self) -> int:
         """Epoch of the topology in use; 0 before the first call."""
-        return self.routes.topology.epoch if self.opened else 0
+        return self.routes.epoch if self.opened else 0
+
+    @property
+    def routes(self) -> Routes:
+        """The newest routes, once it is open."""
+        return self._topologies.routes
 
     def open(self) -> None:
         """Read the topology; blocks. TopologyError: there is none to be had."""
@@ -81,12 +96,21 @@ class Hosts:
                 return
             config = self._config
             if config.topology is None:
-                self.routes = fixed_routes(config.hosts)
+                self._topologies = fixed_topologies(config.hosts)
             else:
                 store, self._store = self._store or _store_of(config), None
                 assert store is not None  # noqa: S101 - there is a topology
-                self._follower = Follower(store, config.topology_cache)
-                self.routes = Routes(self._follower.start(OPEN_S))
+                self._follower = follower = Follower(store, config.topology_cache)
+                self._topologies = Topologies(follower.start(OPEN_S), config.endpoint_for)
+                follower.subscribe(self._follow_store)
+                self._topologies.offer(follower.current)  # one may have come in between
+            self._topologies.follow(self._follow)
+            self._presence = Presence(
+                self._process_id,
+                config.prefix,
+                epoch=lambda: self._topologies.routes.epoch,
+                unreachable=self._unreachable,
+            )
             self.opened = True
 
     def sender(self) -> Runtime:
@@ -120,6 +144,7 @@ class Hosts:
             runtime = self._runtimes.get(loop)
             if runtime is None:
                 runtime = self._runtimes[loop] = self._make_runtime()
+                self._follow_on(runtime)  # newer routes may have come before it was known
             return runtime
 
     def runtimes(self) -> list[Runtime]:
@@ -135,6 +160,35 @@ class Hosts:
             for shard, up in runtime.links.connected().items():
                 connected[shard] = connected[shard] or up
         return connected
+
+    def _follow_store(self, topology: Topology) -> None:
+        self._topologies.offer(topology)
+
+    def _unreachable(self) -> dict[str, str]:
+        """Shard id -> why, for those that no loop of this process reaches."""
+        reasons: dict[str, str] = {}
+        for runtime in list(self._runtimes.values()):
+            reasons |= runtime.links.unreachable()
+        connected = self.connected()
+        return {shard: why for shard, why in reasons.items() if not connected.get(shard)}
+
+    def _follow(self) -> None:
+        """There is a newer topology; called by whichever thread has brought it."""
+        if self._follower is not None:
+            self._follower.offer(self._topologies.topology)
+        for runtime in list(self._runtimes.values()):
+            if runtime.loop is _running_loop():
+                self._follow_on(runtime)
+            elif runtime.loop.is_running():
+                with contextlib.suppress(RuntimeError):  # it has been closed just now
+                    runtime.loop.call_soon_threadsafe(self._follow_on, runtime)
+
+    def _follow_on(self, runtime: Runtime) -> None:
+        """On the loop of a runtime: one step, so that nothing there sees half of a change."""
+        runtime.links.follow()
+        node = self.node
+        if node is not None and node.loop is runtime.loop and not node.closed:
+            node.follow()
 
     def abandon(self) -> None:
         """Close in the background what lives there; for a layer that nobody holds any more."""
@@ -176,13 +230,22 @@ class Hosts:
                 if runtime is None:
                     runtime = background.call(self._make_runtime)
                     self._runtimes[background.loop] = runtime
+                    background.loop.call_soon_threadsafe(self._follow_on, runtime)
         return background, runtime
 
     def _make_runtime(self) -> Runtime:
-        return Runtime(self.routes, self._config, self._counters, self._cipher)
+        return Runtime(self._topologies, self._config, self._counters, self._cipher, self._presence)
 
     def _make_node(self, runtime: Runtime) -> Node:
-        node = Node(self._state, runtime.links, self._config, self._counters, self._on_cancelled)
+        self._presence.receives = True
+        node = Node(
+            self._state,
+            runtime.links,
+            self._config,
+            self._counters,
+            self._on_cancelled,
+            self._presence,
+        )
         if self._previous is not None:
             node.adopt(self._previous)
             self._previous = None
@@ -193,6 +256,7 @@ class Hosts:
         background, runtime = self._background_runtime()
         self._previous = node
         self.node = background.call(lambda: self._make_node(runtime))
+        background.loop.call_soon_threadsafe(self._follow_on, runtime)  # as for a runtime
         return self.node
 
     async def _on_cancelled(self, node: Node) -> None:
@@ -205,6 +269,13 @@ class Hosts:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
                 await run_on(successor.loop, successor.ready())
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # a thread without one
+        return None
 
 
 def _store_of(config: Config) -> TopologyStore | None:

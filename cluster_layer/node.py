@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from cluster_layer.arrivals import Arrivals, Control
+from cluster_layer.arrivals import Arrivals
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, SharedMailbox, wake_one
 from cluster_layer.config import Config
+from cluster_layer.controls import Control, LogEntry, number
 from cluster_layer.counters import Counters
+from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
 from cluster_layer.inbox import Cursors, Entry, InboxReader
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, Links
 from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.order import GROUP, INBOX, Lane
-from cluster_layer.queues import QueueReader
+from cluster_layer.presence import Presence
+from cluster_layer.queues import QueueReader, put_back
 from cluster_layer.reader import Reader
+from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
 from cluster_layer.waiting import Sleeper, Wakeups
 from topology.errors import ClusterError
+from topology.model import Phase
 
 logger = logging.getLogger("cluster_layer")
 
 SWEEP_S = 1.0
+SETTLE_AGAIN_S = (0.1, 1.0)  # first and longest pause while an epoch's duties can't be fulfilled
+LEARN_WITHIN_S = 0.05
 FLUSH_REPLY_MS = 60_000
 
 
@@ -57,6 +66,7 @@ class Node:
         config: Config,
         counters: Counters,
         on_cancelled: Callable[[Node], Awaitable[None]],
+        presence: Presence,
     ) -> None:
         """`on_cancelled` is called when the tasks of this loop are cancelled, as at its end."""
         self.loop = asyncio.get_running_loop()
@@ -77,21 +87,19 @@ class Node:
         self._arrivals = Arrivals(self, self.mailboxes, config, counters, self._spawn)
         self.groups = Groups(
             links,
-            self._subscriber,
+            lambda shard: self._subscribers.get(shard),
             self.mailboxes.put_all,
             self._arrivals.group_context,
             round(config.group_expiry * 1000),
             self._arrivals.in_order,
             self._spawn,
         )
-        self._watched: list[tuple[Link, Callable[[], None]]] = []
-        for link in links.all():
-            watcher = partial(self._link_changed, link)
-            link.watchers.append(watcher)
-            self._watched.append((link, watcher))
-            self._subscriber(link.shard)
-        for inbox in state.inboxes:
-            self.watch_inbox(inbox)
+        self.process_id = state.process_id
+        self._presence = presence
+        self._watched: dict[str, tuple[Link, Callable[[], None]]] = {}
+        self._settling: asyncio.Task[None] | None = None
+        self._routes: Routes | None = None  # by which this node serves
+        self.follow()
         self._sweeper = self._spawn(self._sweep_forever())
 
     @property
@@ -114,26 +122,123 @@ class Node:
                 self.state.positions[lane.shard, incarnation] = position
         self.groups.adopt(previous.groups)
         self.mailboxes.desert(time.monotonic())
+        self._routes = previous._routes
+        self.follow()  # the topology may have changed since then
+
+    # -- the topology
+
+    def follow(self) -> None:
+        """Serve every name at the homes that it has by the newest routes, and nowhere else."""
+        if self._routes is self._links.routes:
+            return
+        known = self._links.routes.epoch if self._routes is None else self._routes.epoch
+        self._routes = self._links.routes
+        links = {link.shard: link for link in self._links.all()}
+        for shard, (link, _) in list(self._watched.items()):
+            if links.get(shard) is not link:
+                self._leave(shard)
+        for shard in links.keys() - self._watched.keys():
+            self._enter(links[shard])
+        homes_of = self._links.routes.homes_of
+        for names in self._inboxes_on.values():
+            names.clear()
+        for inbox in self.state.inboxes:
+            self._read_inbox(inbox)
+        for shard in [shard for shard in self._inboxes if not self._inboxes_on[shard]]:
+            self._own(self._inboxes.pop(shard).stop())
+            self._arrivals.lanes.close(Lane(shard, INBOX))
+        self.groups.follow(known)
+        for shard, queue in self._queues.items():
+            queue.keep(lambda name, shard=shard: shard in homes_of(name))  # type: ignore[misc]
+        for box in self.mailboxes:
+            if box.waiters and not is_process_specific(box.name):
+                self._want(box)
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling = self._spawn(self._settle(self._links.routes))
+
+    def _enter(self, link: Link) -> None:
+        """A shard has come into the topology."""
+        watcher = partial(self._link_changed, link)
+        link.watchers.append(watcher)
+        self._watched[link.shard] = (link, watcher)
+        self._subscribers[link.shard] = Subscriber(link, self)
+
+    def _leave(self, shard: str) -> None:
+        """A shard is none any more, or is to be reached elsewhere now."""
+        link, watcher = self._watched.pop(shard)
+        if watcher in link.watchers:
+            link.watchers.remove(watcher)
+        for readers in (self._subscribers, self._inboxes, self._queues):
+            reader = readers.pop(shard, None)
+            if reader is not None:
+                self._own(reader.stop())
+        self.on_subscription(shard, None)
+        self._arrivals.lanes.close(Lane(shard, INBOX))
+
+    async def _settle(self, routes: Routes) -> None:
+        """Fulfil the duties of an epoch, and tell the shards."""
+        pause_s = SETTLE_AGAIN_S[0]
+        while True:
+            try:
+                await self.groups.settle()
+                await self._hear_out(routes)
+            except ClusterError as error:
+                self._presence.waiting_for = str(error)
+            else:
+                self._presence.waiting_for = None
+                self._presence.settled = routes.epoch
+            self._links.report()
+            if self._presence.settled == routes.epoch:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, SETTLE_AGAIN_S[1])
+
+    async def _hear_out(self, routes: Routes) -> None:
+        """Have everything that was written to moving names by older routes. ClusterError: not yet.
+
+        A change of memberships may have been told to the old home alone, and messages may be there.
+        """
+        if routes.topology.phase is Phase.STEADY:
+            return
+        for shard in {shard for name in self._names() for shard in self._left_over(name, routes)}:
+            if await self._links.to(shard).align() < routes.epoch:
+                raise ShardUnavailable(shard, "it does not know the topology yet")
+            if shard in self._inboxes:
+                await self._inboxes[shard].read_to_end()
+            await self._arrivals.in_order(shard)
+
+    def _names(self) -> Iterator[str]:
+        yield from self.state.inboxes
+        yield from self.groups.names()
+
+    def _left_over(self, name: str, routes: Routes) -> Sequence[str]:
+        """The homes of a moving name where older routes may have written."""
+        homes = routes.homes_of(name)
+        if len(homes) == 1:
+            return ()
+        return homes[:1] if routes.topology.phase is Phase.PREPARED else homes[1:]
 
     # -- receivers
 
     def watch_inbox(self, inbox: str) -> None:
         """Read the inbox of this name, which is a channel name up to and including ``!``."""
-        shard = self._links.routes.shard_of(inbox)
-        names = self._inboxes_on[shard]
-        if inbox in names:
-            return
-        self.state.inboxes.add(inbox)
-        names.add(inbox)
-        link = self._links.to(shard)
-        reader = self._inboxes.get(shard)
-        if reader is None:
+        if inbox not in self.state.inboxes:
+            self.state.inboxes.add(inbox)
+            self._read_inbox(inbox)
+
+    def _read_inbox(self, inbox: str) -> None:
+        for shard in self._links.routes.homes_of(inbox):
+            self._inboxes_on[shard].add(inbox)
+            reader = self._inboxes.get(shard)
+            if reader is not None:
+                reader.look_again()
+                continue
+            link = self._links.to(shard)
             self._arrivals.lanes.expect(Lane(shard, INBOX))
             self._inboxes[shard] = InboxReader(link, self.state.cursors, self, self._expiry_ms)
             if link.connection is not None:
                 self._link_changed(link)
-        else:
-            reader.look_again()
 
     async def receive(self, name: str) -> tuple[str, Parcel]:
         """The next message of a channel, or of all channels of a name that ends with ``!``.
@@ -170,7 +275,7 @@ class Node:
         sleeper = Sleeper(self._wakeups, box, self._cancelled)
         box.waiters.append(sleeper)
         if box.shared is None:
-            self._queue(name).want(box)
+            self._want(box)
         return sleeper
 
     def put_back(self, name: str, parcel: Parcel) -> None:
@@ -204,10 +309,11 @@ class Node:
             return
         box.abandoned_at = time.monotonic()
         if not is_process_specific(box.name):
-            queue = self._queue(box.name)
-            queue.unwant(box)
+            for shard in self._links.routes.homes_of(box.name):
+                if shard in self._queues:
+                    self._queues[shard].unwant(box)
             if box.parcels:
-                self._spawn(self._return(queue, box))
+                self._spawn(self._return(box))
 
     # -- members
 
@@ -247,7 +353,9 @@ class Node:
             return
         for old in [key for key in positions if key[0] == shard and key[1] != incarnation]:
             del positions[old]
-            self.groups.on_incarnation(shard)
+            self.groups.on_incarnation(shard, incarnation)
+            # Others may have come here before us, and may have stored or kicked our members.
+            positions[shard, incarnation] = 0
         self._arrivals.lanes.open(lane, incarnation)
 
     def on_missed(self, shard: str, publications: int) -> None:
@@ -264,15 +372,15 @@ class Node:
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None:
         if not self._arrivals.on_item(shard, box, now_ms, item):
-            self._spawn(self._return(self._queue(box.name), box))
+            self._spawn(self._return(box))
 
     def lose(self, reason: Loss, count: int = 1) -> None:
         self._counters.lose(reason, count)
 
     # -- what arrivals need: Recipient
 
-    def fan_out(self, group: str, position: int, body: bytes, deadline: float) -> None:
-        self.groups.fan_out(group, position, body, deadline)
+    def fan_out(self, shard: str, group: str, position: int, body: bytes, deadline: float) -> None:
+        self.groups.fan_out(shard, group, position, body, deadline)
 
     def obey(self, control: Control) -> bool:
         """Do what a control says; False: it says nothing that is known."""
@@ -283,26 +391,41 @@ class Node:
             box = self.mailboxes.open(channel)
             self._spawn(self.groups.accept(group, box, self._membership_end()))
         elif op == "kick" and channel is not None:
-            text = control.fields.get("position", "")
-            position = int(text) if text.isdecimal() else 0
-            self.groups.on_kick(group, channel, control.fields.get("life", ""), position)
+            fields = control.fields
+            position = number(fields.get("position", ""))
+            kick = LogEntry(position, control.epoch, op, group, channel)
+            self.groups.on_kick(fields.get("shard", ""), kick, fields.get("life", ""))
         elif op in ("stored", "unstored", "leave"):
             member = control.fields.get("channel", "")
-            self.groups.on_control(op, group, member, control.position)
+            change = LogEntry(control.position, control.epoch, op, group, member)
+            self.groups.on_change(control.lane.shard, change)
         else:
             return False
         return True
 
+    def on_announcement(self, shard: str, epoch: int) -> None:
+        if epoch > self._links.topologies.routes.epoch:
+            self._spawn(self._learn(shard, epoch))
+
+    async def _learn(self, shard: str, epoch: int) -> None:
+        """Get a topology that a shard announces, unless another one is quicker."""
+        await asyncio.sleep(random.uniform(0, LEARN_WITHIN_S))  # all processes heard of it just now
+        if epoch > self._links.topologies.routes.epoch and shard in self._watched:
+            with contextlib.suppress(ClusterError):  # the heartbeat comes to it
+                await self._links.to(shard).align()
+
     def late_s(self, shard: str) -> float:
-        return self._subscriber(shard).late_s
+        return self._subscribers[shard].late_s if shard in self._subscribers else 0.0
 
     def shard_time_ms(self, shard: str) -> float:
-        return self._links.to(shard).shard_time_ms()
+        return self._watched[shard][0].shard_time_ms() if shard in self._watched else 0.0
 
     async def come_to_the_end(self, lane: Lane) -> None:
         """Have everything handed over that was written to a lane before. ClusterError: it can't."""
         if lane.kind == GROUP:
-            await self._subscriber(lane.shard).barrier()
+            if lane.shard not in self._subscribers:
+                raise ShardUnavailable(lane.shard, "the topology has no such shard any more")
+            await self._subscribers[lane.shard].barrier()
         elif lane.shard in self._inboxes:
             await self._inboxes[lane.shard].read_to_end()
 
@@ -347,20 +470,19 @@ class Node:
             self.lose(Loss.ABANDONED, len(box.parcels))
         self.mailboxes.forget(box)
 
-    async def _return(self, queue: QueueReader, box: Mailbox) -> None:
+    async def _return(self, box: Mailbox) -> None:
         """Put popped messages back for which no receiver is left."""
         parcels = self.mailboxes.take_all(box)
-        items = [parcel.origin for parcel in parcels if parcel.origin is not None]
-        if not items:
+        if not parcels:
             return
         try:
-            await queue.put_back(box.name, items)
+            await put_back(self._links, box.name, parcels, self._expiry_ms, time.monotonic())
         except ClusterError as error:
             if error.definite:  # still ours: whoever receives here next gets them
                 for parcel in reversed(parcels):
                     self.mailboxes.put_back(self.mailboxes.open(box.name), parcel)
             else:
-                self.lose(Loss.UNAVAILABLE, len(items))
+                self.lose(Loss.UNAVAILABLE, len(parcels))
 
     async def _flush(self, shard: str, token: str) -> None:
         """Empty this process of everything that came, or may still come, from a shard."""
@@ -382,7 +504,7 @@ class Node:
     def stop(self) -> list[asyncio.Task[None]]:
         """Read nothing more from now on; returns the tasks that are about to end."""
         self.closed = True
-        for link, watcher in self._watched:
+        for link, watcher in self._watched.values():
             if watcher in link.watchers:
                 link.watchers.remove(watcher)
         readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
@@ -399,27 +521,24 @@ class Node:
         await asyncio.gather(*(queue.finish() for queue in self._queues.values()))
         for box in list(self.mailboxes):
             if box.parcels and not is_process_specific(box.name):
-                await self._return(self._queue(box.name), box)
+                await self._return(box)
         await asyncio.gather(*self.stop(), return_exceptions=True)
 
     # -- internals
 
-    def _subscriber(self, shard: str) -> Subscriber:
-        subscriber = self._subscribers.get(shard)
-        if subscriber is None:
-            subscriber = self._subscribers[shard] = Subscriber(self._links.to(shard), self)
-        return subscriber
-
-    def _queue(self, channel: str) -> QueueReader:
-        shard = self._links.routes.shard_of(channel)
-        queue = self._queues.get(shard)
-        if queue is None:
-            queue = QueueReader(self._links.to(shard), self, self._expiry_ms)
-            self._queues[shard] = queue
-        return queue
+    def _want(self, box: Mailbox) -> None:
+        """A receiver waits at the mailbox of a normal channel."""
+        for shard in self._links.routes.homes_of(box.name):
+            queue = self._queues.get(shard)
+            if queue is None:
+                queue = QueueReader(self._links.to(shard), self, self._expiry_ms)
+                self._queues[shard] = queue
+            queue.want(box)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self.loop.create_task(work)
+        return self._own(self.loop.create_task(work))
+
+    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self._tasks.add(task)
         task.add_done_callback(self._reap)
         return task

@@ -15,17 +15,18 @@ the marked message was written, so waiting follows causality and cannot go round
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 INBOX: Final = "inbox"
 GROUP: Final = "group"
 
-# A write of unknown outcome has no position; only a barrier tells that it can't be ahead of us.
-UNKNOWN: Final = 2**62
-
 MAX_TRAIL: Final = 64  # shards; the oldest are forgotten first
+MAX_DOUBTS: Final = 16  # per shard; the oldest are forgotten first
+
+# Of what may be anywhere on its lane, or nowhere: beyond every position.
+_ANYWHERE: Final = 2**62
 
 
 class Lane(NamedTuple):
@@ -47,90 +48,144 @@ class Lanes(dict[str, Lane]):
         return lane
 
 
+class Doubt(NamedTuple):
+    """A write of unknown outcome, which has no position: only its reader can find it."""
+
+    kind: str  # of its lane
+    fingerprint: int
+
+
 class Mark(NamedTuple):
-    """Positions on one life of one shard after which a message may be delivered."""
+    """Positions and writes on one life of one shard after which a message may be delivered."""
 
     incarnation: str
     inbox: int | None
     group: int | None
+    doubts: tuple[Doubt, ...] = ()
+
+
+_Entry: TypeAlias = tuple[str, int | None, int | None, float, tuple[Doubt, ...], int]
 
 
 class Trail:
     """Where a task wrote lately; immutable. Times are seconds of a monotonic clock.
 
     It is looked at and renewed with every write, so an entry is a bare tuple: shard ->
-    (incarnation, position in inboxes or None, position of publications or None, time).
+    (incarnation, position in inboxes or None, position of publications or None, time, doubts, epoch
+    of the topology by which the inbox was chosen).
     """
 
     __slots__ = ("_written", "uncertain")
 
     def __init__(
-        self,
-        written: Mapping[str, tuple[str, int | None, int | None, float]] | None = None,
-        *,
-        uncertain: bool = False,
+        self, written: Mapping[str, _Entry] | None = None, *, uncertain: bool = False
     ) -> None:
-        """`uncertain`: it holds a write of unknown position."""
+        """`uncertain`: it holds doubts."""
         self._written = written or {}
         self.uncertain = uncertain
 
     def __len__(self) -> int:
         return len(self._written)
 
-    def after(self, lane: Lane, incarnation: str, position: int, now: float) -> Trail:
-        """The trail after a write to this lane."""
+    def after(
+        self, lane: Lane, incarnation: str, position: int, now: float, epoch: int = 0
+    ) -> Trail:
+        """The trail after a write to this lane, by routes of this epoch.
+
+        It ends all doubts about earlier ones there.
+        """
         shard, kind = lane
         inbox = group = None
+        inbox_epoch = epoch
+        doubts: tuple[Doubt, ...] = ()
         previous = self._written.get(shard)
         if previous is not None and previous[0] == incarnation:
-            _, inbox, group, _ = previous  # what was written to a dead incarnation is lost
+            # What was written to a dead incarnation is lost.
+            _, inbox, group, _, doubts, inbox_epoch = previous
+            if doubts:
+                doubts = tuple(doubt for doubt in doubts if doubt.kind != kind)
         if kind == INBOX:
-            inbox = position
+            inbox, inbox_epoch = position, epoch
         else:
             group = position
+        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch))
+
+    def in_doubt(
+        self, lane: Lane, incarnation: str, fingerprint: int, now: float, epoch: int = 0
+    ) -> Trail:
+        """The trail after a write to this lane that may have happened.
+
+        It takes no place of an earlier one: if it has not happened, that one is the latest.
+        """
+        shard, kind = lane
+        inbox = group = None
+        inbox_epoch = epoch
+        doubts: tuple[Doubt, ...] = ()
+        previous = self._written.get(shard)
+        if previous is not None and previous[0] == incarnation:
+            _, inbox, group, _, doubts, inbox_epoch = previous
+            if inbox is None and all(doubt.kind != INBOX for doubt in doubts):
+                inbox_epoch = epoch
+        doubts = (*doubts, Doubt(kind, fingerprint))[-MAX_DOUBTS:]
+        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch))
+
+    def uncertain_lanes(self) -> list[Lane]:
+        """The lanes to which something was written that may have happened."""
+        lanes = (
+            Lane(shard, doubt.kind) for shard, entry in self._written.items() for doubt in entry[4]
+        )
+        return list(dict.fromkeys(lanes))
+
+    def marks(
+        self, lane: Lane, now: float, window_s: float, epoch: int = 0
+    ) -> dict[str, Mark] | None:
+        """What a write to this lane, by routes of this epoch, must not overtake; None: nothing."""
+        shard, kind = lane
+        marks = {}
+        for other, (incarnation, inbox, group, at, doubts, chosen) in self._written.items():
+            # By one topology a channel is always in one inbox; by another it was in another.
+            if other == shard or (kind == INBOX and chosen == epoch):
+                if kind == INBOX:
+                    inbox = None
+                else:
+                    group = None
+                if doubts:
+                    doubts = tuple(doubt for doubt in doubts if doubt.kind != kind)
+            if (inbox is not None or group is not None or doubts) and now - at <= window_s:
+                marks[other] = Mark(incarnation, inbox, group, doubts)
+        return marks or None
+
+    def _with(self, shard: str, entry: _Entry) -> Trail:
         written = dict(self._written)
         written.pop(shard, None)  # the latest comes last
         if len(written) >= MAX_TRAIL:
             written.pop(next(iter(written)))
-        written[shard] = (incarnation, inbox, group, now)
-        uncertain = (self.uncertain or position == UNKNOWN) and any(
-            UNKNOWN in entry[1:3] for entry in written.values()
+        written[shard] = entry
+        uncertain = bool(entry[4]) or (
+            self.uncertain and any(other[4] for other in written.values())
         )
         return Trail(written, uncertain=uncertain)
 
-    def uncertain_lanes(self) -> list[Lane]:
-        """The lanes to which something was written at an unknown position."""
-        return [
-            Lane(shard, kind)
-            for shard, entry in self._written.items()
-            for kind, position in ((INBOX, entry[1]), (GROUP, entry[2]))
-            if position == UNKNOWN
-        ]
-
-    def marks(self, lane: Lane, now: float, window_s: float) -> dict[str, Mark] | None:
-        """What a write to this lane must not overtake; None: nothing.
-
-        An inbox needs no marks of inboxes: one channel is always in one inbox.
-        """
-        shard, kind = lane
-        marks = {}
-        for other, (incarnation, inbox, group, at) in self._written.items():
-            if kind == INBOX:
-                inbox = None
-            elif other == shard:
-                group = None
-            if (inbox is not None or group is not None) and now - at <= window_s:
-                marks[other] = Mark(incarnation, inbox, group)
-        return marks or None
-
 
 class _Need(NamedTuple):
-    """A position that must have been delivered first, on one life of one lane."""
+    """What must have been delivered first, on one life of one lane.
+
+    A doubt is anywhere until a barrier is through: then it is among what is held there, or is
+    nothing to wait for.
+    """
 
     lane: Lane
     incarnation: str
     position: int
-    is_bound: bool = False  # it may lie ahead of the write that it stands for
+    fingerprint: int | None = None
+
+
+class Begun(NamedTuple):
+    """What was known of a lane when a barrier began."""
+
+    incarnation: str
+    serial: int
+    position: int
 
 
 @dataclass(slots=True, eq=False)
@@ -140,6 +195,7 @@ class _Held:
     item: Any
     since: float
     serial: int
+    fingerprint: int | None = None  # once somebody has asked for it
 
 
 class _LaneState:
@@ -163,18 +219,21 @@ class Sequencer:
     """Holds messages back until what their writers wrote before has been delivered.
 
     `deliver(lane, item)` is called in an order that P3 allows; `ask(lane)` requests a barrier of a
-    lane, which is answered by `begin` and `reached`. `overtaken(lane, incarnation)` tells that what
-    has been written to a lane until now, at whatever positions, must not be delivered any more.
+    lane, which is answered by `begin` and `reached`. `fingerprint(item)` is what a writer calls it
+    that does not know its position. `overtaken(lane, incarnation)` tells that what has been written
+    to a lane until now, at whatever positions, must not be delivered any more.
     """
 
     def __init__(
         self,
         deliver: Callable[[Lane, Any], None],
         ask: Callable[[Lane], None],
+        fingerprint: Callable[[Any], int],
         overtaken: Callable[[Lane, str], None] = lambda _lane, _incarnation: None,
     ) -> None:
         self._deliver = deliver
         self._ask = ask
+        self._fingerprint = fingerprint
         self._overtaken = overtaken
         self._incarnations: dict[Lane, str] = {}  # of the lanes that are connected
         self._ours: set[Lane] = set()  # that are, were or will be connected
@@ -217,10 +276,13 @@ class Sequencer:
         key = (lane, incarnation)
         state = self._lanes[key]
         state.cut = True
+        held_here = self._held_on(key)
         for held in self._all_held():
             for need in held.needs:
-                if need[:2] == key and need.position > state.received:
+                found = self._found(need, held_here)
+                if need[:2] == key and (found is None or found.position > state.received):
                     self._set_floor(need)
+        self._find_doubts(lane, self._serial)
         if not state.waiting:
             del self._lanes[key]
         self._progress()
@@ -311,30 +373,26 @@ class Sequencer:
 
     # -- barriers
 
-    def begin(self, lane: Lane) -> tuple[int, int]:
+    def begin(self, lane: Lane) -> Begun:
         """A barrier is about to be made: what `reached` has to be told when it is through."""
+        incarnation = self._incarnations.get(lane, "")
         needs = (need for held in self._all_held() for need in held.needs)
-        positions = (n.position for n in needs if n.lane == lane and n.position != UNKNOWN)
-        return self._serial, max(positions, default=0)
+        positions = (
+            need.position
+            for need in needs
+            if need[:2] == (lane, incarnation) and need.fingerprint is None
+        )
+        return Begun(incarnation, self._serial, max(positions, default=0))
 
-    def reached(self, lane: Lane, begun: tuple[int, int]) -> None:
+    def reached(self, lane: Lane, begun: Begun) -> None:
         """A barrier is through: everything that was written before it began has been offered."""
         incarnation = self._incarnations.get(lane)
         if incarnation is None:
             return
-        serial, position = begun
         state = self._lanes[lane, incarnation]
-        state.received = max(state.received, position)
-        for key in self._blocked:
-            for held in self._lanes[key].waiting:
-                if held.serial <= serial:
-                    # What was unknown is not ahead of what has arrived by now.
-                    held.needs = [
-                        need._replace(position=state.received, is_bound=True)
-                        if need.lane == lane and need.position == UNKNOWN
-                        else need
-                        for need in held.needs
-                    ]
+        if begun.incarnation == incarnation:  # positions begin anew with each life
+            state.received = max(state.received, begun.position)
+        self._find_doubts(lane, begun.serial)
         self._progress()
 
     # -- internals
@@ -344,57 +402,73 @@ class Sequencer:
 
     def _needs(self, lane: Lane, marks: Mapping[str, Mark]) -> list[_Need]:
         needs = []
-        for shard, mark in marks.items():
-            for kind, position in ((INBOX, mark.inbox), (GROUP, mark.group)):
-                need_lane = Lane(shard, kind)
-                if position is None or need_lane == lane or need_lane not in self._ours:
-                    continue
-                need = _Need(need_lane, mark.incarnation, position)
-                state = self._lanes.get((need_lane, mark.incarnation))
-                if need_lane in self._expected:
-                    needs.append(need)
-                elif not self._is_open(need):
+        for need in _named_in(marks):
+            if need.lane == lane or need.lane not in self._ours:
+                continue
+            state = self._lanes.get(need[:2])
+            if need.lane in self._expected:
+                needs.append(need)
+                continue
+            found: _Need | None = need
+            if not self._is_open(need):
+                found = self._found(need, self._held_on(need[:2]))
+                if found is None or need.fingerprint is None:
                     self._set_floor(need)
-                elif state is not None and state.received < position:
-                    self._ask(need_lane)
-                if state is not None and state.lacks(position):
-                    needs.append(need)
+            elif state is not None and state.received < need.position:
+                self._ask(need.lane)
+            if found is not None and state is not None and state.lacks(found.position):
+                needs.append(found)
         return needs
+
+    def _find_doubts(self, lane: Lane, serial: int) -> None:
+        """What messages up to this serial number doubted has arrived on this lane, or never will.
+
+        What has arrived and is not held has been delivered: that need not be waited for.
+        """
+        on: dict[tuple[Lane, str], dict[int, int]] = {}
+        for held in self._all_held():
+            if held.serial > serial or all(need.fingerprint is None for need in held.needs):
+                continue
+            needs = []
+            for need in held.needs:
+                found: _Need | None = need
+                if need.lane == lane and need.fingerprint is not None:
+                    key = need[:2]
+                    if key not in on:
+                        on[key] = self._held_on(key)
+                    found = self._found(need, on[key])
+                if found is not None:
+                    needs.append(found)
+            held.needs = needs
+
+    def _held_on(self, key: tuple[Lane, str]) -> dict[int, int]:
+        """Fingerprint -> position of what a lane holds; of several that are alike, the first.
+
+        They are the same message to the same readers, whoever wrote them.
+        """
+        state = self._lanes.get(key)
+        positions: dict[int, int] = {}
+        for held in state.waiting if state is not None else ():
+            if held.fingerprint is None:
+                held.fingerprint = self._fingerprint(held.item)
+            positions.setdefault(held.fingerprint, held.position)
+        return positions
+
+    def _found(self, need: _Need, positions: Mapping[int, int]) -> _Need | None:
+        """A doubt's place among these; a need with a place is left as it is."""
+        if need.fingerprint is None:
+            return need
+        position = positions.get(need.fingerprint)
+        return None if position is None else _Need(need.lane, need.incarnation, position)
 
     def _is_open(self, need: _Need) -> bool:
         return self._incarnations.get(need.lane) == need.incarnation
 
-    def _satisfied(self, need: _Need, key: tuple[Lane, str], position: int) -> bool:
-        """Whether the message at this position of this lane need not wait for that one."""
+    def _is_satisfied(self, need: _Need) -> bool:
         if need.lane in self._expected:
             return False
-        state = self._lanes.get((need.lane, need.incarnation))
-        if state is None or not state.lacks(need.position):
-            return True
-        if not need.is_bound or (not state.cut and state.received < need.position):
-            return False
-        return self._leads_back(state.waiting[0], key, position, set())
-
-    def _leads_back(
-        self, held: _Held, key: tuple[Lane, str], position: int, seen: set[tuple[Lane, str]]
-    ) -> bool:
-        """Whether a held message waits for the one at this position, through whatever lanes.
-
-        Then it was written after it, and so was all behind it: a bound that covers it lies ahead of
-        what it stands for.
-        """
-        for need in held.needs:
-            need_key = (need.lane, need.incarnation)
-            if need_key == key and need.position >= position:
-                return True
-            state = self._lanes.get(need_key)
-            if state is None or need_key in seen or not state.waiting:
-                continue
-            seen.add(need_key)
-            first = state.waiting[0]
-            if first.position <= need.position and self._leads_back(first, key, position, seen):
-                return True
-        return False
+        state = self._lanes.get(need[:2])
+        return state is None or not state.lacks(need.position)
 
     def _progress(self) -> None:
         moved = True
@@ -403,13 +477,10 @@ class Sequencer:
             for key in list(self._blocked):
                 moved = self._advance(key) or moved
 
-    def _is_due(self, held: _Held, key: tuple[Lane, str]) -> bool:
-        return all(self._satisfied(need, key, held.position) for need in held.needs)
-
     def _advance(self, key: tuple[Lane, str]) -> bool:
         state = self._lanes[key]
         moved = False
-        while state.waiting and self._is_due(state.waiting[0], key):
+        while state.waiting and all(map(self._is_satisfied, state.waiting[0].needs)):
             self._deliver(key[0], state.waiting.popleft().item)
             moved = True
         if not state.waiting:
@@ -421,7 +492,7 @@ class Sequencer:
 
     def _set_floor(self, need: _Need) -> None:
         """What turns up at or below this position later would be out of order: it is dropped."""
-        if need.position == UNKNOWN:
+        if need.fingerprint is not None:
             # It was settled before the message that names it was sent: it is not ahead of now.
             self._overtaken(need.lane, need.incarnation)
             return
@@ -429,3 +500,13 @@ class Sequencer:
         self._floors[key] = max(need.position, self._floors.pop(key, -1))
         if len(self._floors) > 4 * MAX_TRAIL:
             self._floors.pop(next(iter(self._floors)))
+
+
+def _named_in(marks: Mapping[str, Mark]) -> Iterator[_Need]:
+    for shard, mark in marks.items():
+        if mark.inbox is not None:
+            yield _Need(Lane(shard, INBOX), mark.incarnation, mark.inbox)
+        if mark.group is not None:
+            yield _Need(Lane(shard, GROUP), mark.incarnation, mark.group)
+        for kind, fingerprint in mark.doubts:
+            yield _Need(Lane(shard, kind), mark.incarnation, _ANYWHERE, fingerprint)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
-from cluster_layer.buffers import Loss, Mailbox
+from cluster_layer.buffers import Loss, Mailbox, Parcel
 from cluster_layer.connection import CommandRefused, Connection
 from cluster_layer.keys import Keys
-from cluster_layer.links import HEARTBEAT_S, Link
+from cluster_layer.links import HEARTBEAT_S, Link, Links
 from cluster_layer.reader import Reader
 
 BLOCK_S = 1  # how long the shard keeps a read waiting; also how soon a dead link is noticed
@@ -69,13 +69,11 @@ class QueueReader(Reader[Connection]):
                 async with asyncio.timeout(self._connection.timeout_s):
                     await self._finished.wait()
 
-    async def put_back(self, channel: str, items: Sequence[bytes]) -> None:
-        """Return popped items to the head of their queue. ShardUnavailable, DeliveryUnknown."""
-
-        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-            return (keys.queue(channel),), (fence_ms, self._expiry_ms, *items)
-
-        await self._link.run(scripts.QUEUE_RETURN, build)
+    def keep(self, is_wanted: Callable[[str], bool]) -> None:
+        """Pop no more of the channels of which this is not so."""
+        for name in [name for name in self._boxes if not is_wanted(name)]:
+            del self._boxes[name]
+        self._look_again()
 
     # -- internals
 
@@ -166,3 +164,26 @@ class QueueReader(Reader[Connection]):
 def _demand(box: Mailbox) -> int:
     """How many receivers wait for a message that is not here yet: those not woken by one."""
     return len(box.waiters)
+
+
+async def put_back(
+    links: Links, channel: str, parcels: Sequence[Parcel], expiry_ms: int, now: float
+) -> None:
+    """Return popped messages to the head of their queue, with what is left of their time.
+
+    ShardUnavailable: nothing was put back. DeliveryUnknown. `now` in seconds, as in the parcels.
+    """
+    items = [
+        b"%d%b" % (max(0, round((parcel.deadline - now) * 1000)), _without_deadline(parcel.origin))
+        for parcel in parcels
+        if parcel.origin is not None
+    ]
+
+    def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue(channel),), (expiry_ms, *items)
+
+    await links.run_at_home(channel, scripts.QUEUE_RETURN, build)
+
+
+def _without_deadline(item: bytes) -> bytes:
+    return item[item.index(b":") :]

@@ -67,10 +67,7 @@ class Reader(Generic[C]):
                 connection = await self._open()
                 self._connection = connection
                 pause_s = 0.0
-                await self._read(
-                    connection,
-                    Keys(link.settings.prefix, connection.incarnation, link.endpoint.db),
-                )
+                await self._read(connection, link.keys_of(connection.incarnation))
             except (ShardUnavailable, DeliveryUnknown) as error:  # the link logs the shard's state
                 self._failed(ShardUnavailable(link.shard, error.reason))
             except Exception as error:

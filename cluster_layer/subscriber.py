@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from cluster_layer.connection import Connection
@@ -106,11 +106,14 @@ def _resolve(future: asyncio.Future[None]) -> None:
 class Subscribed(Protocol):
     """Whoever a subscriber works for."""
 
+    process_id: str
+
     def groups_on(self, shard: str) -> Iterable[str]: ...
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None: ...
     def on_subscription(self, shard: str, incarnation: str | None) -> None: ...
     def last_position(self, shard: str, incarnation: str) -> int | None: ...
     def on_missed(self, shard: str, publications: int) -> None: ...
+    def on_announcement(self, shard: str, epoch: int) -> None: ...
 
 
 class Subscriber(Reader[SubscriberConnection]):
@@ -135,10 +138,10 @@ class Subscriber(Reader[SubscriberConnection]):
         """By how much this loop is behind: what arrives now may have been sent so long ago."""
         return max(0.0, self._loop.time() - self._tick_at - 2 * HEARTBEAT_S)
 
-    async def subscribe(self, group: str) -> None:
-        """Return when the shard has confirmed. ShardUnavailable, DeliveryUnknown."""
+    async def subscribe(self, groups: Sequence[str]) -> None:
+        """Return when the shard has confirmed all. ShardUnavailable, DeliveryUnknown."""
         connection = await self._ready()
-        await connection.subscribe([self._keys.group(group)])
+        await self._subscribe(connection, [self._keys.group(group) for group in groups])
 
     def unsubscribe(self, group: str) -> None:
         if self._entered is not None:
@@ -152,6 +155,10 @@ class Subscriber(Reader[SubscriberConnection]):
         """Return when all that was published before has been handed over. DeliveryUnknown."""
         connection = await self._ready()
         await connection.barrier()
+
+    def stop(self) -> asyncio.Task[None]:
+        self._failed(ShardUnavailable(self._link.shard, "closed"))
+        return super().stop()
 
     # -- internals
 
@@ -192,13 +199,18 @@ class Subscriber(Reader[SubscriberConnection]):
         self._keys = keys
         self._tick_at = self._loop.time()
         self._held = []
+        command = self._link.connection
+        if command is not None and command.incarnation != incarnation:
+            # What it is told would be about the life before.
+            command.close("the shard has begun another life")
         connection.on_message = self._on_message
         self._owner.on_subscription(shard, incarnation)
-        await connection.subscribe([keys.control])
+        cluster = keys.cluster
+        ours = [keys.control, cluster.announcements, cluster.process(self._owner.process_id)]
+        await connection.subscribe(ours)
         await self._count_missed(keys)
         names = [keys.group(group) for group in self._owner.groups_on(shard)]
-        for start in range(0, len(names), SUBSCRIBE_BATCH):
-            await connection.subscribe(names[start : start + SUBSCRIBE_BATCH])
+        await self._subscribe(connection, names)
         changes = await self._changes(keys)
         self._entered = connection
         self._refusal = None
@@ -211,6 +223,10 @@ class Subscriber(Reader[SubscriberConnection]):
             self._owner.on_published(shard, keys, channel, payload)
         if not self._attempt.done():
             self._attempt.set_result(connection)
+
+    async def _subscribe(self, connection: SubscriberConnection, names: Sequence[bytes]) -> None:
+        for start in range(0, len(names), SUBSCRIBE_BATCH):
+            await connection.subscribe(list(names[start : start + SUBSCRIBE_BATCH]))
 
     async def _count_missed(self, keys: Keys) -> None:
         """Tell how much was published since this process was last subscribed, if ever."""
@@ -238,7 +254,10 @@ class Subscriber(Reader[SubscriberConnection]):
         raise ShardUnavailable(self._link.shard, connection.lost or "lost")
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
-        if self._held is not None:
+        cluster = self._keys.cluster
+        if channel == cluster.announcements:
+            self._owner.on_announcement(self._link.shard, _number(payload))
+        elif self._held is not None:
             self._held.append((channel, payload))
         else:
             self._owner.on_published(self._link.shard, self._keys, channel, payload)
@@ -249,6 +268,10 @@ class Subscriber(Reader[SubscriberConnection]):
         self._owner.on_subscription(self._link.shard, None)
         if self._attempt.done():
             self._attempt = self._loop.create_future()
+
+
+def _number(text: bytes) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 def _in_order(changes: list[Publication], held: list[Publication]) -> list[Publication]:
@@ -262,8 +285,7 @@ def _in_order(changes: list[Publication], held: list[Publication]) -> list[Publi
     for rank, publications in enumerate((changes, held)):
         latest = 0
         for publication in publications:
-            text = publication[1].partition(b":")[0]
-            latest = max(latest, int(text) if text.isdigit() else 0)
+            latest = max(latest, _number(publication[1].partition(b":")[0]))
             numbered.append((latest, rank, publication))
     numbered.sort(key=lambda entry: entry[:2])
     return [publication for _, _, publication in numbered]

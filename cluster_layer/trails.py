@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from cluster_layer.loops import run_on, runs_here
-from cluster_layer.order import UNKNOWN, Lane, Trail
+from cluster_layer.order import Lane, Trail
+from cluster_layer.writes import Write
 
 MAX_SCOPES: Final = 16  # of one task; the one written to longest ago is forgotten first
 
@@ -22,49 +23,67 @@ MAX_SCOPES: Final = 16  # of one task; the one written to longest ago is forgott
 class Unanswered:
     """Writes of a task to one lane that are on their way, and what it had written before.
 
-    The task goes on writing to that lane behind them, on the same connection. Before it writes to
-    another lane they must have been answered, because what it writes there names their positions.
-    Belongs to one loop.
+    The task goes on writing to that lane behind them, on the same connection and by the same
+    routes. Before it writes to another lane they must have been answered, because what it writes
+    there names their positions. Belongs to one loop.
     """
 
     __slots__ = (
+        "_doubtful",
         "_settled",
+        "_writes",
         "before",
         "closed",
         "connection",
+        "epoch",
         "incarnation",
         "lane",
         "loop",
-        "on_their_way",
         "position",
     )
 
-    def __init__(self, before: Trail, lane: Lane, connection: object, incarnation: str) -> None:
+    def __init__(
+        self, before: Trail, lane: Lane, epoch: int, connection: object, incarnation: str
+    ) -> None:
         self.before = before
         self.lane = lane
+        self.epoch = epoch
         self.connection = connection
         self.loop = asyncio.get_running_loop()
-        self.on_their_way = 0
-        self.closed = False  # somebody waits for the last answer: nothing more is added
+        self.closed = False  # nothing more is added
         self.position: int | None = None  # the highest that has been answered
         self.incarnation = incarnation
+        self._writes: dict[Write, None] = {}  # on their way, in their order
+        self._doubtful: list[Write] = []  # of unknown outcome and position
         self._settled: asyncio.Future[None] | None = None
 
-    def answered(self, position: int | None) -> None:
-        """One of them was; None: it was not written."""
+    @property
+    def on_their_way(self) -> int:
+        return len(self._writes)
+
+    def add(self, write: Write) -> None:
+        self._writes[write] = None
+
+    def answered(self, write: Write, position: int | None, *, in_doubt: bool = False) -> None:
+        """One of them was; None: it was not written, or, in doubt, nobody knows where."""
         if position is not None and (self.position is None or position > self.position):
             self.position = position
-        self.on_their_way -= 1
-        if not self.on_their_way and self._settled is not None:
+            self._doubtful.clear()  # what came before it is not beyond it
+        if in_doubt:
+            self._doubtful.append(write)
+        del self._writes[write]
+        if not self._writes and self._settled is not None:
             self._settled.set_result(None)
             self._settled = None
 
     def trail(self, now: float) -> Trail:
-        """The task's trail, once all of them have been answered."""
-        position = UNKNOWN if self.on_their_way else self.position
-        if position is None:
-            return self.before
-        return self.before.after(self.lane, self.incarnation, position, now)
+        """The task's trail, once all of them have been answered; else what is known of it."""
+        trail, life = self.before, self.incarnation
+        if self.position is not None:
+            trail = trail.after(self.lane, life, self.position, now, self.epoch)
+        for write in (*self._doubtful, *self._writes):
+            trail = trail.in_doubt(self.lane, life, write.fingerprint(), now, self.epoch)
+        return trail
 
     async def settled(self) -> None:
         """Return when all of them have been answered."""

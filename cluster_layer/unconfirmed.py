@@ -6,7 +6,9 @@ are on their way per event loop; the next one waits.
 
 Promises are those of confirmed writes but one: no error reaches the caller. In particular order
 (P3) holds, see `trails.Unanswered`, and what may have been written is never written again. Nor is
-what was refused: others of the same task may already be behind it.
+what was refused, for others of the same task may already be behind it; unless it was refused
+because the topology has changed: then all that the task has written behind it was refused as well,
+and is written again, in its order, where it belongs now (P5).
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from cluster_layer.connection import CommandRefused, Connection
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ChannelFull, ShardUnavailable
 from cluster_layer.gaps import Gap, OnGap
-from cluster_layer.links import Links
+from cluster_layer.links import Links, Redirected
 from cluster_layer.names import inbox_name
-from cluster_layer.order import UNKNOWN, Lane, Trail
+from cluster_layer.order import Lane, Trail
 from cluster_layer.trails import Past, PastCell, Unanswered, settled
 from cluster_layer.writer import TrailCell, Writer
 from cluster_layer.writes import Publish, Write
@@ -36,6 +38,7 @@ logger = logging.getLogger("cluster_layer")
 # their turn.
 MAX_ON_THEIR_WAY: Final = 1_000
 ROOM: Final = MAX_ON_THEIR_WAY // 2  # who waits for room goes on when so few are left
+AGAIN_CHECK_S: Final = 0.005  # until the last of a refused stretch has been answered
 SETTLING_TIMEOUTS: Final = 3  # until the answer is overdue, until the write can't happen, and one
 
 
@@ -77,6 +80,7 @@ class Poster:
         self._room: asyncio.Future[None] | None = None  # done when there is some
         self._idle: asyncio.Future[None] | None = None  # done when nothing is on its way
         self._in_doubt: defaultdict[str, list[tuple[_Posted, ClusterError]]] = defaultdict(list)
+        self._refused_on: dict[Unanswered, list[_Posted]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- writing
@@ -135,13 +139,14 @@ class Poster:
         posted = _Posted(self, write, connection)
         if lane is not None:
             if going_on is None:
-                going_on = Unanswered(trail, lane, connection, link.keys.incarnation)
-            elif not _may_follow(going_on, connection, lane):
+                life = link.keys.incarnation
+                going_on = Unanswered(trail, lane, write.epoch, connection, life)
+            elif not _may_follow(going_on, connection, write):
                 return None
-            going_on.on_their_way += 1
+            going_on.add(write)
             posted.unanswered = going_on
         self._on_their_way += 1
-        posted.fence = link.post(connection, write.script, write.build, posted)
+        posted.fence = link.post(connection, write.script, write.epoch, write.build, posted)
         return going_on or trail
 
     async def _in_turn(
@@ -162,8 +167,11 @@ class Poster:
         self, name: str, cell: PastCell, write_after: Callable[[Trail], Write]
     ) -> bool:
         """Wait for whatever keeps a write from being queued, and try it."""
-        link = self._links.to(self._links.routes.shard_of(inbox_name(name)))
-        await link.ready()
+        try:
+            link = self._links.to(self._links.routes.shard_of(inbox_name(name)))
+            await link.ready()
+        except Redirected:
+            return False
         if self._on_their_way >= MAX_ON_THEIR_WAY:
             self._room = self._room or self._loop.create_future()
             await asyncio.shield(self._room)
@@ -174,7 +182,7 @@ class Poster:
             return True
         if trail is not None and link.connection is not None:
             certain = TrailCell(await settled(cell.past, SETTLING_TIMEOUTS * self._timeout_s))
-            await self._writer.make_certain(certain)
+            await self._writer.make_certain(certain, certain.trail.uncertain_lanes())
             cell.past = certain.trail
         return False
 
@@ -183,6 +191,9 @@ class Poster:
     def on_reply(self, posted: _Posted, reply: Any) -> None:
         write = posted.write
         refusal = None if type(reply) is list else posted.connection.refusal(reply)
+        if refusal is not None and _is_of_the_topology(refusal):
+            self._write_again(posted)
+            return
         if refusal is not None:
             self._refused(write.name, refusal)
             self._finish(posted, None)
@@ -211,32 +222,76 @@ class Poster:
 
     async def _settled(self, shard: str) -> None:
         """Tell of writes of unknown outcome once they can't happen any more."""
-        link = self._links.to(shard)
         doubts = self._in_doubt.pop(shard)
-        positions: dict[Lane | None, int] = {}
+        found: dict[Lane | None, tuple[str, int] | None] = {}
         try:
-            await link.settled(max(posted.fence for posted, _ in doubts))
+            with contextlib.suppress(Redirected):
+                await self._links.to(shard).settled(max(posted.fence for posted, _ in doubts))
             for lane in {posted.write.lane for posted, _ in doubts}:
                 if lane is not None:
-                    positions[lane] = await self._writer.settled_position(lane)
+                    found[lane] = await self._writer.settled_position(lane)
         finally:
             for posted, error in doubts:
                 self._counters.shards[shard].unknown += 1
                 self._report(posted.write.name, error, "unknown")
-                unanswered, position = posted.unanswered, None
+                life, position = found.get(posted.write.lane) or ("", None)
+                unanswered = posted.unanswered
                 # What was written to another life of the shard is lost.
-                if unanswered and unanswered.incarnation == link.keys.incarnation:
-                    position = positions.get(unanswered.lane, UNKNOWN)
-                self._finish(posted, position)
+                is_lost = bool(life) and unanswered is not None and life != unanswered.incarnation
+                position = None if is_lost else position
+                self._finish(posted, position, in_doubt=position is None and not is_lost)
+
+    # -- what the topology has moved
+
+    def _write_again(self, posted: _Posted) -> None:
+        """It has to be written where it belongs now, with all that its task wrote behind it."""
+        unanswered = posted.unanswered
+        if unanswered is None:
+            self._spawn(self._written_again([posted], TrailCell(Trail())))
+            return
+        unanswered.closed = True
+        refused = self._refused_on.setdefault(unanswered, [])
+        refused.append(posted)
+        if len(refused) == 1:
+            self._spawn(self._stretch_again(unanswered))
+
+    async def _stretch_again(self, unanswered: Unanswered) -> None:
+        """Once all that was on its way with it has been answered too, by the same refusal."""
+        refused = self._refused_on[unanswered]
+        deadline = self._loop.time() + SETTLING_TIMEOUTS * self._timeout_s
+        while len(refused) < unanswered.on_their_way and self._loop.time() < deadline:
+            await asyncio.sleep(AGAIN_CHECK_S)
+        del self._refused_on[unanswered]
+        cell = TrailCell(unanswered.before)
+        if unanswered.position is not None:
+            lane, life, now = unanswered.lane, unanswered.incarnation, self._loop.time()
+            cell.trail = cell.trail.after(lane, life, unanswered.position, now, unanswered.epoch)
+        await self._written_again(refused, cell)
+
+    async def _written_again(self, refused: list[_Posted], cell: TrailCell) -> None:
+        """One after the other, as confirmed writes are."""
+        for posted in refused:
+            write = posted.write
+            again = self._writer.group_send if isinstance(write, Publish) else self._writer.send
+            try:
+                await again(write.name, write.body, cell)
+            except ChannelFull as error:
+                self._report(write.name, error, "full")
+            except ClusterError as error:  # counted where it happened
+                self._report(write.name, error, "unavailable" if error.definite else "unknown")
+            finally:
+                if posted.unanswered is not None:
+                    posted.unanswered.before = cell.trail
+                    posted.unanswered.position = None
+                self._finish(posted, None)
 
     async def _sent_to_members(self, posted: _Posted, write: Publish, position: int | None) -> None:
         """A group's message goes to some members one by one; until then it is on its way."""
         unanswered = posted.unanswered
         assert unanswered is not None  # noqa: S101 - groups have lanes
-        before = unanswered.before.after(
-            unanswered.lane, unanswered.incarnation, position or UNKNOWN, self._loop.time()
-        )
-        cell = TrailCell(before)
+        assert position is not None  # noqa: S101 - the shard has named it
+        lane, life, now = unanswered.lane, unanswered.incarnation, self._loop.time()
+        cell = TrailCell(unanswered.before.after(lane, life, position, now, unanswered.epoch))
         try:
             await self._writer.send_to_members(write.members, write.body, cell)
         finally:
@@ -246,12 +301,13 @@ class Poster:
     async def _remedied(self, posted: _Posted, refusal: CommandRefused) -> None:
         """Do what makes later writes succeed; this one is not tried again."""
         with contextlib.suppress(ClusterError):
-            await self._links.to(posted.write.shard).remedy(posted.connection, refusal)
+            link = self._links.to(posted.write.shard)
+            await link.remedied(posted.connection, refusal, posted.write.script)
 
-    def _finish(self, posted: _Posted, position: int | None) -> None:
+    def _finish(self, posted: _Posted, position: int | None, *, in_doubt: bool = False) -> None:
         self._on_their_way -= 1
         if posted.unanswered is not None:
-            posted.unanswered.answered(position)
+            posted.unanswered.answered(posted.write, position, in_doubt=in_doubt)
         if self._room is not None and self._on_their_way <= ROOM:
             self._room.set_result(None)
             self._room = None
@@ -283,6 +339,16 @@ class Poster:
             logger.error("a task of the channel layer failed", exc_info=task.exception())
 
 
-def _may_follow(unanswered: Unanswered, connection: Connection, lane: Lane) -> bool:
+def _may_follow(unanswered: Unanswered, connection: Connection, write: Write) -> bool:
     """Whether a write can go behind these without waiting for their answers."""
-    return unanswered.connection is connection and unanswered.lane == lane and not unanswered.closed
+    return (
+        unanswered.connection is connection
+        and unanswered.lane == write.lane
+        and unanswered.epoch == write.epoch
+        and not unanswered.closed
+    )
+
+
+def _is_of_the_topology(refusal: CommandRefused) -> bool:
+    """Whether the shard serves another topology than the writer goes by."""
+    return "STALE" in refusal.reason or "AHEAD" in refusal.reason

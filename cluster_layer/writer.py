@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-
-import msgpack
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
 from cluster_layer.buffers import Loss
+from cluster_layer.controls import control, pack
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher, channel_context, group_context
 from cluster_layer.envelope import CONTROL, MESSAGE, encode
-from cluster_layer.errors import ChannelFull, DeliveryUnknown
+from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import Links
+from cluster_layer.links import MAX_REDIRECTIONS, Link, Links, Redirected
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import GROUP, INBOX, UNKNOWN, Lane, Lanes, Trail
+from cluster_layer.order import GROUP, INBOX, Lane, Lanes, Trail
+from cluster_layer.scripts import Script
 from cluster_layer.writes import Append, Publish, Push, Write
 from topology.errors import ClusterError
 
@@ -33,13 +35,6 @@ class TrailCell:
 
     def __init__(self, trail: Trail) -> None:
         self.trail = trail
-
-
-def control(op: str, group: str, channel: str) -> bytes:
-    """The envelope of a membership control."""
-    return encode(
-        CONTROL, 0, None, None, msgpack.packb({"op": op, "group": group, "channel": channel})
-    )
 
 
 class Writer:
@@ -65,9 +60,15 @@ class Writer:
 
     async def send(self, channel: str, body: bytes, cell: TrailCell) -> None:
         """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
-        if cell.trail.uncertain and is_process_specific(channel):
-            await self.make_certain(cell)
-        await self._carry_out(self.message(channel, body, cell.trail), cell)
+        for _ in range(MAX_REDIRECTIONS):
+            if cell.trail.uncertain and is_process_specific(channel):
+                await self.make_certain(cell, cell.trail.uncertain_lanes())
+            try:
+                await self._carry_out(self.message(channel, body, cell.trail), cell)
+                return
+            except Redirected:
+                continue
+        raise self._links.restless(inbox_name(channel))
 
     async def group_send(self, group: str, body: bytes, cell: TrailCell) -> None:
         """Publish to a group's subscribers and send to the members that none of them serves.
@@ -75,10 +76,17 @@ class Writer:
         ShardUnavailable: nobody gets it. DeliveryUnknown. What a single member of the second kind
         does not get is counted, not raised.
         """
-        if cell.trail.uncertain:
-            await self.make_certain(cell)
-        write = self.publication(group, body, cell.trail)
-        await self._carry_out(write, cell)
+        for _ in range(MAX_REDIRECTIONS):
+            if cell.trail.uncertain:
+                await self.make_certain(cell, cell.trail.uncertain_lanes())
+            write = self.publication(group, body, cell.trail)
+            try:
+                await self._carry_out(write, cell)
+                break
+            except Redirected:
+                continue
+        else:
+            raise self._links.restless(group)
         if write.members:
             await self.send_to_members(write.members, body, cell)
 
@@ -89,35 +97,36 @@ class Writer:
     def message(self, channel: str, body: bytes, trail: Trail) -> Append | Push:
         """The write that a send is, after what its task has written before."""
         cipher = self._cipher
-        if cipher is not None:
-            body = cipher.seal(body, channel_context(self._prefix, channel))
+        sealed = cipher.seal(body, channel_context(self._prefix, channel)) if cipher else body
         if is_process_specific(channel):
-            return self._appending(channel, body, MESSAGE, trail)
-        shard = self._links.routes.shard_of(channel)
-        envelope = encode(MESSAGE, self._expiry_ms, None, None, body)
-        return Push(channel, shard, self._capacity_of(channel), self._expiry_ms, envelope)
+            return self._appending(channel, sealed, body, MESSAGE, trail)
+        routes = self._links.routes
+        shard = routes.shard_of(channel)
+        envelope = encode(MESSAGE, self._expiry_ms, None, None, sealed)
+        capacity = self._capacity_of(channel)
+        return Push(channel, shard, routes.epoch, capacity, self._expiry_ms, envelope, body)
 
     def publication(self, group: str, body: bytes, trail: Trail) -> Publish:
         """The write that a group_send is, after what its task has written before."""
         cipher = self._cipher
         sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
-        lane = self._group_lanes[self._links.routes.shard_of(group)]
-        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
+        routes = self._links.routes
+        lane = self._group_lanes[routes.shard_of(group)]
+        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000, routes.epoch)
         envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
-        return Publish(group, lane, envelope, body)
+        return Publish(group, lane, routes.epoch, envelope, body)
 
     async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Add a member that this process does not serve. ShardUnavailable, DeliveryUnknown."""
-        stored = control("stored", group, channel)
 
-        def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        def build(keys: Keys, epoch: int, **_copied: bool) -> tuple[Sequence[bytes], Command]:
+            stored = control("stored", group, channel, epoch)
             return (
                 (keys.members(group), keys.seq, keys.log),
-                (channel, expiry_ms, fence_ms, keys.group(group), stored),
+                (keys.group(group), 0, channel, expiry_ms, stored),
             )
 
-        link = self._links.to(self._links.routes.shard_of(group))
-        await link.run(scripts.GROUP_STORE, build)
+        await self._at_all_homes(group, scripts.GROUP_STORE, build)
         if is_process_specific(channel):
             # Only a membership that its process has taken over survives a restart of the shard and
             # ends with the process. Until then senders send to the member one by one.
@@ -125,72 +134,111 @@ class Writer:
 
     async def remove_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown."""
-        leave = control("leave", group, channel)
 
-        def build(keys: Keys, _fence_ms: int) -> tuple[Sequence[bytes], Command]:
+        def build(keys: Keys, epoch: int, *, copied: bool) -> tuple[Sequence[bytes], Command]:
+            leave = control("leave", group, channel, epoch)
             return (
                 (keys.members(group), keys.seq, keys.log),
-                (channel, expiry_ms, keys.group(group), leave),
+                (channel, expiry_ms, keys.group(group), leave, int(copied)),
             )
 
-        link = self._links.to(self._links.routes.shard_of(group))
-        position = await link.run(scripts.GROUP_LEAVE, build)
+        removed = await self._at_all_homes(group, scripts.GROUP_LEAVE, build)
         if is_process_specific(channel):
-            # The shard may die before its subscribers hear of it, and they would come back as
+            # A shard may die before its subscribers hear of it, and they would come back as
             # members of its next life.
-            life = link.keys.incarnation
-            kick = {"op": "kick", "group": group, "life": life, "position": str(position)}
-            await self._tell(channel, kick)
+            for shard, life, position, epoch in removed:
+                place = {"shard": shard, "life": life, "position": str(position)}
+                kick = {"op": "kick", "group": group, **place, "epoch": str(epoch)}
+                await self._tell(channel, kick)
 
     # -- internals
 
-    def _appending(self, channel: str, body: bytes, kind: int, trail: Trail) -> Append:
-        lane = self._inbox_lanes[self._links.routes.shard_of(inbox_name(channel))]
-        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000)
-        envelope = encode(kind, self._expiry_ms, channel, marks, body)
-        return Append(channel, lane, self._capacity_of(channel), self._expiry_ms, envelope)
+    def _appending(
+        self, channel: str, sealed: bytes, body: bytes, kind: int, trail: Trail
+    ) -> Append:
+        routes = self._links.routes
+        lane = self._inbox_lanes[routes.shard_of(inbox_name(channel))]
+        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000, routes.epoch)
+        envelope = encode(kind, self._expiry_ms, channel, marks, sealed)
+        capacity = self._capacity_of(channel)
+        return Append(channel, lane, routes.epoch, capacity, self._expiry_ms, envelope, body)
+
+    async def _at_all_homes(
+        self, group: str, script: Script, build: Callable[..., tuple[Sequence[bytes], Command]]
+    ) -> list[tuple[str, str, Any, int]]:
+        """Run a script at every home of a group: (shard, its life, reply, epoch) for each.
+
+        `build(keys, epoch, copied=...)`: whether memberships may yet be copied to that shard.
+        """
+        for _ in range(MAX_REDIRECTIONS):
+            done: list[tuple[str, str, Any, int]] = []
+            routes = self._links.routes
+            try:
+                for shard in routes.homes_of(group):
+                    link = self._links.to(shard)
+                    copied = routes.needs_tombstone(group, shard)
+                    by_routes = partial(build, epoch=routes.epoch, copied=copied)
+                    reply = await link.run(script, routes.epoch, by_routes)
+                    done.append((shard, link.keys.incarnation, reply, routes.epoch))
+                return done
+            except Redirected:
+                continue
+            except ShardUnavailable as error:
+                if done:  # at one home it has happened
+                    raise DeliveryUnknown(error.shard, error.reason) from error
+                raise
+        raise self._links.restless(group)
 
     async def _carry_out(self, write: Write, cell: TrailCell) -> None:
-        """Run a write's script and note in the trail where it wrote."""
+        """Run a write's script and note in the trail where it wrote, or what it may have written.
+
+        Redirected: look for the home again.
+        """
         link = self._links.to(write.shard)
         lane = write.lane
         try:
-            reply = await link.run(write.script, write.build)
+            reply = await link.run(write.script, write.epoch, write.build)
         except asyncio.CancelledError:
             if lane is not None:
-                self._note(cell, lane, UNKNOWN)
+                self._doubt(cell, link, lane, write)
             raise
         except DeliveryUnknown:
             if lane is not None:
-                self._note(cell, lane, await self.settled_position(lane))
+                self._doubt(cell, link, lane, write)
+                await self.make_certain(cell, (lane,))
             raise
         position = write.accepted(reply, self._counters)
         if lane is not None and position is not None:
-            now = self._loop.time()
-            cell.trail = cell.trail.after(lane, link.keys.incarnation, position, now)
+            life, now = link.keys.incarnation, self._loop.time()
+            cell.trail = cell.trail.after(lane, life, position, now, write.epoch)
 
-    async def settled_position(self, lane: Lane) -> int:
-        """A position that a write of unknown outcome is not beyond, now that it is settled."""
-        link = self._links.to(lane.shard)
-        if link.connection is not None:
-            counter = link.keys.seq if lane.kind == GROUP else link.keys.entries
-            with contextlib.suppress(ClusterError):
-                return int(await link.connection.execute(("GET", counter)) or 0)
-        return UNKNOWN
+    async def settled_position(self, lane: Lane) -> tuple[str, int] | None:
+        """A life and a position that a write of unknown outcome is not beyond, now it is settled.
 
-    async def make_certain(self, cell: TrailCell) -> None:
-        """Find out how far cancelled writes can have come, before something follows them.
-
-        A shard that can't be asked stays unknown.
+        None: the shard does not tell, or is none any more.
         """
-        for lane in cell.trail.uncertain_lanes():
-            position = await self.settled_position(lane)
-            if position != UNKNOWN:
-                self._note(cell, lane, position)
+        with contextlib.suppress(ClusterError):
+            link = self._links.to(lane.shard)
+            if link.connection is not None:
+                life = link.keys.incarnation
+                counter = link.keys.seq if lane.kind == GROUP else link.keys.entries
+                return life, int(await link.connection.execute(("GET", counter)) or 0)
+        return None
 
-    def _note(self, cell: TrailCell, lane: Lane, position: int) -> None:
-        incarnation = self._links.to(lane.shard).keys.incarnation
-        cell.trail = cell.trail.after(lane, incarnation, position, self._loop.time())
+    async def make_certain(self, cell: TrailCell, lanes: Iterable[Lane]) -> None:
+        """Find out how far writes of unknown outcome can have come, before something follows them.
+
+        About a shard that can't be asked, or is none any more, the doubt remains.
+        """
+        for lane in lanes:
+            found = await self.settled_position(lane)
+            if found is not None:
+                epoch = self._links.routes.epoch
+                cell.trail = cell.trail.after(lane, *found, self._loop.time(), epoch)
+
+    def _doubt(self, cell: TrailCell, link: Link, lane: Lane, write: Write) -> None:
+        life, now = link.keys.incarnation, self._loop.time()
+        cell.trail = cell.trail.in_doubt(lane, life, write.fingerprint(), now, write.epoch)
 
     async def _send_to_member(self, channel: str, body: bytes, cell: TrailCell) -> None:
         try:
@@ -201,12 +249,16 @@ class Writer:
             self._counters.lose(Loss.UNAVAILABLE)
             logger.info("a group message did not reach member %s: %s", channel, error)
 
-    async def _tell(self, channel: str, control: dict[str, str]) -> None:
+    async def _tell(self, channel: str, fields: dict[str, str]) -> None:
         """Send a control to the process that serves a channel; what it is for can do without."""
+        body = pack(fields)
         try:
-            body = msgpack.packb(control)
-            await self._carry_out(
-                self._appending(channel, body, CONTROL, Trail()), TrailCell(Trail())
-            )
+            for _ in range(MAX_REDIRECTIONS):
+                write = self._appending(channel, body, body, CONTROL, Trail())
+                try:
+                    await self._carry_out(write, TrailCell(Trail()))
+                    return
+                except Redirected:
+                    continue
         except ClusterError as error:
-            logger.info("%s was not told %s: %s", channel, control, error)
+            logger.info("%s was not told %s: %s", channel, fields, error)

@@ -12,6 +12,7 @@ from cluster_layer import scripts
 from cluster_layer.batching import Command
 from cluster_layer.buffers import Loss
 from cluster_layer.counters import Counters
+from cluster_layer.envelope import fingerprint
 from cluster_layer.errors import ChannelFull
 from cluster_layer.keys import Keys
 from cluster_layer.names import inbox_name
@@ -29,14 +30,25 @@ class Write(Protocol):
         """Of the channel or the group."""
 
     @property
+    def body(self) -> bytes:
+        """The message, not sealed: for whoever has to write it again elsewhere."""
+
+    @property
     def shard(self) -> str: ...
+
+    @property
+    def epoch(self) -> int:
+        """Of the routes by which the shard was chosen."""
 
     @property
     def lane(self) -> Lane | None:
         """None: what is written there has no order with what is written elsewhere."""
 
-    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-        """The keys and arguments of its script."""
+    def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
+        """The keys and arguments of its script, without those of fence.lua."""
+
+    def fingerprint(self) -> int:
+        """By which a reader finds it, if its position is unknown."""
 
     def accepted(self, reply: Any, counters: Counters) -> int | None:
         """Its position on the lane, by the script's reply. ChannelFull: it was not written."""
@@ -45,22 +57,34 @@ class Write(Protocol):
 class Append:
     """A message, or a control, for a process-specific channel."""
 
-    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "lane", "name", "shard")
+    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard")
     script: ClassVar[Script] = scripts.INBOX_APPEND
 
     def __init__(
-        self, channel: str, lane: Lane, capacity: int, expiry_ms: int, envelope: bytes
+        self,
+        channel: str,
+        lane: Lane,
+        epoch: int,
+        capacity: int,
+        expiry_ms: int,
+        envelope: bytes,
+        body: bytes,
     ) -> None:
         self.name = channel
+        self.body = body
         self.lane = lane
         self.shard = lane.shard
+        self.epoch = epoch
         self._capacity = capacity
         self._expiry_ms = expiry_ms
         self._envelope = envelope
 
-    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
+    def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
         named = (keys.inbox(inbox_name(self.name)), keys.entries)
-        return named, (self._capacity, self._expiry_ms, fence_ms, self._envelope)
+        return named, (self._capacity, self._expiry_ms, self._envelope)
+
+    def fingerprint(self) -> int:
+        return fingerprint("", self._envelope)
 
     def accepted(self, reply: Any, counters: Counters) -> int | None:
         _check_room(self.name, self.shard, self._capacity, reply, counters)
@@ -70,22 +94,33 @@ class Append:
 class Push:
     """A message for a normal channel."""
 
-    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "lane", "name", "shard")
+    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard")
     script: ClassVar[Script] = scripts.QUEUE_PUSH
 
     def __init__(
-        self, channel: str, shard: str, capacity: int, expiry_ms: int, envelope: bytes
+        self,
+        channel: str,
+        shard: str,
+        epoch: int,
+        capacity: int,
+        expiry_ms: int,
+        envelope: bytes,
+        body: bytes,
     ) -> None:
         self.name = channel
+        self.body = body
         self.lane = None
         self.shard = shard
+        self.epoch = epoch
         self._capacity = capacity
         self._expiry_ms = expiry_ms
         self._envelope = envelope
 
-    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-        arguments = (self._capacity, self._expiry_ms, fence_ms, self._envelope)
-        return (keys.queue(self.name),), arguments
+    def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue(self.name),), (self._capacity, self._expiry_ms, self._envelope)
+
+    def fingerprint(self) -> int:
+        return fingerprint("", self._envelope)
 
     def accepted(self, reply: Any, counters: Counters) -> int | None:
         _check_room(self.name, self.shard, self._capacity, reply, counters)
@@ -95,20 +130,23 @@ class Push:
 class Publish:
     """A message for a group."""
 
-    __slots__ = ("_envelope", "body", "lane", "members", "name", "shard")
+    __slots__ = ("_envelope", "body", "epoch", "lane", "members", "name", "shard")
     script: ClassVar[Script] = scripts.GROUP_SEND
 
-    def __init__(self, group: str, lane: Lane, envelope: bytes, body: bytes) -> None:
+    def __init__(self, group: str, lane: Lane, epoch: int, envelope: bytes, body: bytes) -> None:
         self.name = group
-        self.body = body  # not sealed
+        self.body = body
         self.lane = lane
         self.shard = lane.shard
+        self.epoch = epoch
         self.members: list[str] = []  # once accepted: who has to be sent to one by one
         self._envelope = envelope
 
-    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-        named = (keys.members(self.name), keys.seq)
-        return named, (keys.group(self.name), self._envelope, fence_ms)
+    def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.members(self.name), keys.seq), (keys.group(self.name), self._envelope)
+
+    def fingerprint(self) -> int:
+        return fingerprint(self.name, self._envelope)
 
     def accepted(self, reply: Any, counters: Counters) -> int | None:
         counters.shards[self.shard].published += 1

@@ -3,6 +3,9 @@
 from topology.errors import (
     ChangeUnderWay,
     ClusterError,
+    IllegalTransition,
+    LockHeld,
+    ShardUnreachable,
     StaleEpoch,
     StoreConfigError,
     StoreUnavailable,
@@ -12,15 +15,29 @@ from topology.errors import (
     TopologyUnavailable,
 )
 from topology.hashing import SLOTS, slot_of
-from topology.model import Phase, Shard, ShardState, SlotTable, Topology, redacted_url
+from topology.model import (
+    Change,
+    Operator,
+    Phase,
+    Shard,
+    ShardState,
+    SlotTable,
+    Topology,
+    redacted_url,
+)
 
 __all__ = [
     "SLOTS",
+    "Change",
     "ChangeUnderWay",
     "ClusterError",
+    "IllegalTransition",
+    "LockHeld",
+    "Operator",
     "Phase",
     "Shard",
     "ShardState",
+    "ShardUnreachable",
     "SlotTable",
     "StaleEpoch",
     "StoreConfigError",

@@ -2,11 +2,12 @@
 
 ::
 
-    {"version": 1, "epoch": 7, "phase": "steady",
+    {"version": 1, "cluster": "90e2f3b4c5d6a718", "epoch": 7, "phase": "steady",
      "shards": [{"id": "a", "url": "redis://a:6379", "weight": 1, "state": "up"}, ...],
-     "table": "0001...", "pending": null, "previous": null}
+     "table": "0001...", "pending": null, "previous": null, "change": null}
 
-A table is a string of two lower-case hexadecimal digits per slot: its owner's index in ``shards``.
+A table is a string of lower-case hexadecimal digits, two per slot if there are at most 256 shards,
+else three: its owner's index in ``shards``. docs/wire-format.md has every field.
 """
 
 from __future__ import annotations
@@ -14,36 +15,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from enum import Enum
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final
 
 from topology.errors import TopologyInvalid, TopologyTooLarge
+from topology.fields import as_object, items, member, parsed, require_version, typed
 from topology.hashing import SLOTS
-from topology.model import Phase, Shard, ShardState, SlotTable, Topology
+from topology.model import Change, Operator, Phase, Shard, ShardState, SlotTable, Topology
 
 VERSION: Final = 1
-#: About half of what ZooKeeper takes; 256 shards with ordinary URLs need some 40 kB.
+#: About half of what ZooKeeper takes; 1,000 shards with ordinary URLs need some 100 kB.
 MAX_BYTES: Final = 512 * 1024
 
-_TABLE: Final = re.compile(f"[0-9a-f]{{{2 * SLOTS}}}")
-_Member = TypeVar("_Member", bound=Enum)
+_DIGITS: Final = re.compile("[0-9a-f]*")
 
 
 def encode(topology: Topology) -> bytes:
     """The topology as bytes; equal topologies give equal bytes. TopologyTooLarge over MAX_BYTES."""
-    document = {
-        "version": VERSION,
-        "epoch": topology.epoch,
-        "phase": topology.phase.value,
-        "shards": [
-            {"id": shard.id, "url": shard.url, "weight": shard.weight, "state": shard.state.value}
-            for shard in topology.shards
-        ],
-        "table": _encoded_table(topology, topology.table),
-        "pending": _encoded_table(topology, topology.pending),
-        "previous": _encoded_table(topology, topology.previous),
-    }
-    data = json.dumps(document, separators=(",", ":")).encode("ascii")
+    data = json.dumps(encoded_topology(topology), separators=(",", ":")).encode("ascii")
     if len(data) > MAX_BYTES:
         raise TopologyTooLarge(len(data), MAX_BYTES)
     return data
@@ -54,75 +42,96 @@ def decode(data: bytes) -> Topology:
 
     TopologyInvalid names what is wrong: not our format, an unknown version, a wrong type or value.
     """
-    document = _parsed(data)
-    version = document.get("version")
-    if type(version) is not int or version != VERSION:
-        raise TopologyInvalid(
-            f"the topology has version {_shown(version)}, this software reads {VERSION}"
-        )
-    shards = tuple(
-        _decoded_shard(index, entry)
-        for index, entry in enumerate(_typed(document, "shards", list, "the topology"))
-    )
+    return decoded_topology(parsed(data, "topology", MAX_BYTES))
+
+
+def encoded_topology(topology: Topology) -> dict[str, Any]:
+    """The topology as a JSON object."""
+    return {
+        "version": VERSION,
+        "cluster": topology.cluster,
+        "epoch": topology.epoch,
+        "phase": topology.phase.value,
+        "shards": [encoded_shard(shard) for shard in topology.shards],
+        "table": _encoded_table(topology, topology.table),
+        "pending": _encoded_table(topology, topology.pending),
+        "previous": _encoded_table(topology, topology.previous),
+        "change": _encoded_change(topology, topology.change),
+    }
+
+
+def decoded_topology(document: Mapping[str, Any]) -> Topology:
+    """The topology in a JSON object; TopologyInvalid."""
+    require_version(document, VERSION, "topology")
+    where = "the topology"
+    shards = items(document, "shards", where, decoded_shard)
     return Topology(
-        epoch=_typed(document, "epoch", int, "the topology"),
+        cluster=typed(document, "cluster", str, where),
+        epoch=typed(document, "epoch", int, where),
         shards=shards,
         table=_decoded_table("table", document.get("table"), shards),
-        phase=_member(Phase, document, "phase", "the topology"),
+        phase=member(Phase, document, "phase", where),
         pending=_decoded_optional_table("pending", document, shards),
         previous=_decoded_optional_table("previous", document, shards),
+        change=_decoded_change(document.get("change"), shards),
     )
+
+
+def encoded_shard(shard: Shard) -> dict[str, Any]:
+    return {"id": shard.id, "url": shard.url, "weight": shard.weight, "state": shard.state.value}
+
+
+def decoded_shard(index: int, value: object) -> Shard:
+    where = f"shard {index}"
+    entry = as_object(value, where)
+    return Shard(
+        id=typed(entry, "id", str, where),
+        url=typed(entry, "url", str, where),
+        weight=entry.get("weight"),  # type: ignore[arg-type]  # Shard checks it
+        state=member(ShardState, entry, "state", where),
+    )
+
+
+def encoded_operator(operator: Operator) -> dict[str, Any]:
+    return {"user": operator.user, "host": operator.host, "pid": operator.pid}
+
+
+def decoded_operator(value: object, where: str) -> Operator:
+    entry = as_object(value, where)
+    # Operator checks what it holds.
+    return Operator(entry.get("user"), entry.get("host"), entry.get("pid"))  # type: ignore[arg-type]
 
 
 def _encoded_table(topology: Topology, table: SlotTable | None) -> str | None:
     if table is None:
         return None
-    index_of = {shard.id: index for index, shard in enumerate(topology.shards)}
-    return bytes(index_of[owner] for owner in table.owners).hex()
+    width = _width(topology.shards)
+    digits = {shard.id: f"{index:0{width}x}" for index, shard in enumerate(topology.shards)}
+    return "".join([digits[owner] for owner in table.owners])
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
-    if len(data) > MAX_BYTES:
-        raise TopologyInvalid(f"{len(data)} bytes are no topology: the limit is {MAX_BYTES}")
-    try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise TopologyInvalid(f"{len(data)} bytes are not a JSON topology: {error}") from None
-    if not isinstance(document, dict):
-        raise TopologyInvalid(f"a topology is a JSON object, not {type(document).__name__}")
-    return document
+def _encoded_change(topology: Topology, change: Change | None) -> dict[str, Any] | None:
+    if change is None:
+        return None
+    return {
+        "id": change.id,
+        "summary": change.summary,
+        "operator": encoded_operator(change.operator),
+        "started_at": change.started_at,
+        "began_from": change.began_from,
+        "table": _encoded_table(topology, change.table),
+        "slots": change.slots,
+        "step": change.step,
+        "arriving": list(change.arriving),
+        "leaving": list(change.leaving),
+        "former": [encoded_shard(shard) for shard in change.former],
+        "paused": change.paused,
+        "aborting": change.aborting,
+    }
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _typed(mapping: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    value = mapping.get(key)
-    if type(value) is not kind:
-        raise TopologyInvalid(
-            f"{where}: {key!r} must be {kind.__name__}, not {type(value).__name__}"
-        )
-    return value
-
-
-def _member(kind: type[_Member], mapping: Mapping[str, Any], key: str, where: str) -> _Member:
-    try:
-        return kind(mapping.get(key))
-    except ValueError:
-        raise TopologyInvalid(f"{where}: {key!r} is {_shown(mapping.get(key))}") from None
-
-
-def _decoded_shard(index: int, entry: object) -> Shard:
-    where = f"shard {index}"
-    if not isinstance(entry, dict):
-        raise TopologyInvalid(f"{where} must be an object, not {type(entry).__name__}")
-    return Shard(
-        id=_typed(entry, "id", str, where),
-        url=_typed(entry, "url", str, where),
-        weight=entry.get("weight"),  # type: ignore[arg-type]  # Shard checks it
-        state=_member(ShardState, entry, "state", where),
-    )
+def _width(shards: tuple[Shard, ...]) -> int:
+    return 2 if len(shards) <= 256 else 3
 
 
 def _decoded_optional_table(
@@ -133,16 +142,44 @@ def _decoded_optional_table(
 
 
 def _decoded_table(name: str, encoded: object, shards: tuple[Shard, ...]) -> SlotTable:
-    # Python's fromhex is lenient (it skips spaces), other languages' parsers are not.
-    if not isinstance(encoded, str) or not _TABLE.fullmatch(encoded):
-        raise TopologyInvalid(f"{name} must be a string of {2 * SLOTS} hexadecimal digits")
-    indexes = bytes.fromhex(encoded)
-    if max(indexes) >= len(shards):
+    width = _width(shards)
+    # Python's int() is lenient (it takes spaces and signs), other languages' parsers are not.
+    right_size = isinstance(encoded, str) and len(encoded) == width * SLOTS
+    if not isinstance(encoded, str) or not right_size or not _DIGITS.fullmatch(encoded):
+        raise TopologyInvalid(f"{name} must be a string of {width * SLOTS} hexadecimal digits")
+    owners = {f"{index:0{width}x}": shard.id for index, shard in enumerate(shards)}
+    digits = [encoded[start : start + width] for start in range(0, width * SLOTS, width)]
+    try:
+        return SlotTable(tuple([owners[index] for index in digits]))
+    except KeyError as error:
         raise TopologyInvalid(
-            f"{name} names shard {max(indexes)}, but there are {len(shards)} (from 0)"
-        )
-    return SlotTable(tuple(shards[index].id for index in indexes))
+            f"{name} names shard {int(error.args[0], 16)}, but there are {len(shards)} (from 0)"
+        ) from None
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:40]
+def _decoded_change(value: object, shards: tuple[Shard, ...]) -> Change | None:
+    if value is None:
+        return None
+    where = "the change"
+    entry = as_object(value, where)
+    return Change(
+        id=typed(entry, "id", str, where),
+        summary=typed(entry, "summary", str, where),
+        operator=decoded_operator(entry.get("operator"), "the operator of the change"),
+        started_at=typed(entry, "started_at", int, where),
+        began_from=typed(entry, "began_from", int, where),
+        table=_decoded_table("the table of the change", entry.get("table"), shards),
+        slots=typed(entry, "slots", int, where),
+        step=typed(entry, "step", int, where),
+        arriving=items(entry, "arriving", where, _decoded_id),
+        leaving=items(entry, "leaving", where, _decoded_id),
+        former=items(entry, "former", where, decoded_shard),
+        paused=entry.get("paused"),
+        aborting=typed(entry, "aborting", bool, where),
+    )
+
+
+def _decoded_id(_: int, value: object) -> str:
+    if type(value) is not str:
+        raise TopologyInvalid(f"the change must name shards by their ids, not by {value!r:.40}")
+    return value

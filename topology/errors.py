@@ -8,6 +8,9 @@
         ├── TopologyTooLarge     encoded, it is larger than a store takes
         ├── StaleEpoch           made from an epoch that is no longer the newest
         ├── ChangeUnderWay       the topology is in the middle of another change
+        ├── IllegalTransition    the step is not possible at this stage of a change
+        ├── ShardUnreachable     a shard did not do what a change needs
+        ├── LockHeld             somebody else is at work
         ├── TopologyUnavailable  neither a store nor a last-good copy has a topology
         ├── StoreUnavailable     the store did not answer, or refused
         └── StoreConfigError     a store's URL or option is wrong
@@ -68,6 +71,34 @@ class StaleEpoch(TopologyError):
 
 class ChangeUnderWay(TopologyError):
     """Another planned change has begun and must be finished or aborted first."""
+
+
+class IllegalTransition(TopologyError):
+    """The step is not possible at this stage of the change under way, or there is none."""
+
+
+class ShardUnreachable(TopologyError):
+    """A shard could not be asked to do what a change needs; asking again does no harm."""
+
+    def __init__(self, shard: str, reason: str) -> None:
+        super().__init__(f"shard {shard!r}: {reason}")
+        self.shard = shard
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ShardUnreachable], tuple[str, str]]:
+        return type(self), (self.shard, self.reason)
+
+
+class LockHeld(TopologyError):
+    """Somebody else holds the lock; ``holder`` says who, None if nobody can tell."""
+
+    def __init__(self, name: str, holder: object | None) -> None:
+        super().__init__(f"{holder or 'somebody'} holds the lock {name!r}")
+        self.name = name
+        self.holder = holder
+
+    def __reduce__(self) -> tuple[type[LockHeld], tuple[str, object | None]]:
+        return type(self), (self.name, self.holder)
 
 
 class TopologyUnavailable(TopologyError):

@@ -71,8 +71,9 @@ class Follower:
         self._reason = "no answer yet"
         self._copy_failed = False
         self._known: Topology | None = None
+        self._offered: Topology | None = None
         self._subscribers: dict[object, Subscriber] = {}
-        self._lock = Lock()  # guards the subscribers
+        self._lock = Lock()  # guards the subscribers and what is offered
         self._wake = Event()
         self._answered = Event()
         self._found = Event()
@@ -96,6 +97,18 @@ class Follower:
                 f"no topology within {timeout_s:g} s: {self._reason}; {self._copy_shown()}"
             )
         return self.current
+
+    def offer(self, topology: Topology) -> None:
+        """Take note of a topology that came by another way, if it is newer; from any thread.
+
+        It is kept in the copy, and nothing older of the store's counts from now on.
+        """
+        with self._lock:
+            newest = max((self._offered, self._known), key=_epoch)
+            if topology.epoch <= _epoch(newest):
+                return
+            self._offered = topology
+        self._wake.set()
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with each newer topology, from the follower's thread; returns the cancel.
@@ -122,10 +135,19 @@ class Follower:
             _log.warning("changes of the topology are found by polling only: %s", error)
         while not self._closing.is_set():
             self._wake.clear()
+            self._take_offered()
             self._look()
             self._answered.set()
             self._wake.wait(self._pause_s())
         self._store.close()
+
+    def _take_offered(self) -> None:
+        with self._lock:
+            offered, self._offered = self._offered, None
+        if offered is not None and offered.epoch > _epoch(self._known):
+            self._adopt(offered)
+            self._call_subscribers(offered)
+            self._save_copy(offered)
 
     def _pause_s(self) -> float:
         soon = self._known is None or self.condition is Condition.UNREACHABLE
@@ -228,3 +250,7 @@ class Follower:
         return (
             "no last-good copy" if self._last_good is None else f"last-good copy {self._last_good}"
         )
+
+
+def _epoch(topology: Topology | None) -> int:
+    return 0 if topology is None else topology.epoch

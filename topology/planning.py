@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
-from heapq import heappush, heappushpop
+from heapq import heapify, heapreplace
 from itertools import pairwise
-from math import log
 
 from mmh3 import hash as murmur3
 
 from topology.errors import ChangeUnderWay, StaleEpoch, TopologyInvalid
 from topology.hashing import SLOTS
+from topology.matching import matched
 from topology.model import MAX_SHARDS, Phase, Shard, ShardState, SlotTable, Topology
+from topology.plans import Move, Plan
 
 _NONE_HELD: Mapping[str, int] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One slot goes from one shard to another; both are shard ids."""
-
-    slot: int
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to move, and the shards afterwards; good only for the epoch that it was made from."""
-
-    epoch: int
-    shards: tuple[Shard, ...]
-    moves: tuple[Move, ...]
-
-    def __post_init__(self) -> None:
-        slots = {move.slot for move in self.moves}
-        if len(slots) != len(self.moves):
-            raise TopologyInvalid("a plan moves no slot twice")
-        if not slots <= set(range(SLOTS)):
-            raise TopologyInvalid(f"a plan moves slots from 0 to {SLOTS - 1} only")
 
 
 def quotas(shards: Iterable[Shard], held: Mapping[str, int] = _NONE_HELD) -> dict[str, int]:
@@ -70,23 +46,23 @@ def quotas(shards: Iterable[Shard], held: Mapping[str, int] = _NONE_HELD) -> dic
     return quota
 
 
-def initial_topology(shards: Iterable[Shard], epoch: int = 1) -> Topology:
-    """A topology without history: depends on the set of shards alone, not on their order.
+def initial_topology(shards: Iterable[Shard], *, cluster: str, epoch: int = 1) -> Topology:
+    """A topology without history: its table depends on the set of shards, not on their order.
 
-    Weighted rendezvous hashing bounded by exact quotas, so that the tables of two similar sets are
-    similar: one more host moves little more than its own share (docs/decisions/0001).
+    The tables of two similar sets are similar: one more host moves little more than its own share
+    (``matching``, docs/decisions/0001).
     """
     ordered = _ordered(shards)
-    return Topology(epoch, ordered, SlotTable(_matched(ordered)))
+    return Topology(cluster, epoch, ordered, SlotTable(matched(ordered, quotas(ordered))))
 
 
-def plan(topology: Topology, wanted_shards: Iterable[Shard]) -> Plan:
+def plan(topology: Topology, wanted_shards: Iterable[Shard], summary: str = "") -> Plan:
     """Fewest moves from the topology's table to the quotas of the wanted shards.
 
     A slot moves between two shards that stay only if one of them would otherwise be a whole slot
-    or more from its exact share. Same input, same plan. ChangeUnderWay unless steady.
+    or more from its exact share. Same input, same plan. ChangeUnderWay if there is one.
     """
-    _require_steady(topology)
+    require_idle(topology)
     wanted = _ordered(wanted_shards)
     slots_of: dict[str, list[int]] = defaultdict(list)
     for slot, owner in enumerate(topology.table.owners):
@@ -107,17 +83,50 @@ def plan(topology: Topology, wanted_shards: Iterable[Shard]) -> Plan:
         (Move(slot, source, target) for (slot, source), target in zip(given, targets, strict=True)),
         key=lambda move: move.slot,
     )
-    return Plan(topology.epoch, wanted, tuple(moves))
+    return Plan(topology.cluster, topology.epoch, summary, wanted, tuple(moves))
 
 
-def apply(plan: Plan, topology: Topology) -> Topology:
-    """The topology after the plan, one epoch later.
+def plan_back(topology: Topology, former: Topology, summary: str = "") -> Plan:
+    """From the topology back to the table and the shards of a former one of the same cluster.
 
-    StaleEpoch if the plan was made from another epoch, TopologyInvalid if from another table.
+    Shards that are down now stay down; what they owned stays where it is, or goes to the others
+    by weight if its shard leaves. ChangeUnderWay if there is a change.
     """
+    require_idle(topology)
+    if former.cluster != topology.cluster:
+        raise TopologyInvalid(f"{former.cluster} is another cluster than {topology.cluster}")
+    down = {shard.id for shard in topology.shards if shard.state is ShardState.DOWN}
+    wanted = tuple(
+        replace(shard, state=ShardState.DOWN) if shard.id in down else shard
+        for shard in former.final_shards()
+    )
+    able = {shard.id for shard in wanted if shard.state is not ShardState.DOWN}
+    now = topology.table.owners
+    owners = [
+        there if there in able else here
+        for there, here in zip(former.table.owners, now, strict=True)
+    ]
+    table = rehomed(SlotTable(tuple(owners)), wanted)
+    moves = tuple(
+        Move(slot, source, target)
+        for slot, (source, target) in enumerate(zip(now, table.owners, strict=True))
+        if source != target
+    )
+    return Plan(topology.cluster, topology.epoch, summary, wanted, moves)
+
+
+def table_after(plan: Plan, topology: Topology) -> SlotTable:
+    """The table that the plan leads to.
+
+    StaleEpoch if the plan was made from another epoch, TopologyInvalid if for another cluster or
+    from another table.
+    """
+    if plan.cluster != topology.cluster:
+        raise TopologyInvalid(
+            f"the plan is for cluster {plan.cluster}, this one is {topology.cluster}"
+        )
     if plan.epoch != topology.epoch:
         raise StaleEpoch(plan.epoch, topology.epoch)
-    _require_steady(topology)
     owners = list(topology.table.owners)
     for move in plan.moves:
         if owners[move.slot] != move.source:
@@ -126,18 +135,51 @@ def apply(plan: Plan, topology: Topology) -> Topology:
                 f"but it belongs to {owners[move.slot]!r}"
             )
         owners[move.slot] = move.target
-    return Topology(topology.epoch + 1, plan.shards, SlotTable(tuple(owners)))
+    return SlotTable(tuple(owners))
 
 
-def _is_up(shard: Shard) -> bool:
-    return shard.state is ShardState.UP
+def rehomed(table: SlotTable, shards: Iterable[Shard]) -> SlotTable:
+    """The table with the slots of shards that are down or gone given to the others by weight.
+
+    No other slot moves, so that the others' shares get as close to exact as these slots allow. To
+    shards that drain they go only if no other is left; TopologyInvalid if none is left at all.
+    """
+    able = {shard.id: shard for shard in shards if shard.state is not ShardState.DOWN}
+    lost = [slot for slot, owner in enumerate(table.owners) if owner not in able]
+    if not lost:
+        return table
+    takers = [shard for shard in able.values() if _is_up(shard)] or [
+        replace(shard, state=ShardState.UP) for shard in able.values()
+    ]
+    held = Counter(table.owners)
+    quota = quotas(takers, held)
+    # The neediest first; the hash breaks ties as in `quotas`.
+    needs = [(held[s.id] - quota[s.id], murmur3(s.id), s.id) for s in takers]
+    heapify(needs)
+    owners = list(table.owners)
+    for slot in lost:
+        surplus, order, shard_id = needs[0]
+        owners[slot] = shard_id
+        heapreplace(needs, (surplus + 1, order, shard_id))
+    return SlotTable(tuple(owners))
 
 
-def _require_steady(topology: Topology) -> None:
+def require_idle(topology: Topology) -> None:
+    """ChangeUnderWay, which says whose change it is, unless there is none."""
+    change = topology.change
+    if change is not None:
+        raise ChangeUnderWay(
+            f"the change {change.summary!r}, begun by {change.operator}, is under way: "
+            "finish or abort it first"
+        )
     if topology.phase is not Phase.STEADY:
         raise ChangeUnderWay(
             f"epoch {topology.epoch} is {topology.phase.value}: finish or abort that change first"
         )
+
+
+def _is_up(shard: Shard) -> bool:
+    return shard.state is ShardState.UP
 
 
 def _ordered(shards: Iterable[Shard]) -> tuple[Shard, ...]:
@@ -148,48 +190,3 @@ def _ordered(shards: Iterable[Shard]) -> tuple[Shard, ...]:
         if first.id == second.id:
             raise TopologyInvalid(f"two shards have the id {first.id!r}")
     return ordered
-
-
-def _matched(shards: tuple[Shard, ...]) -> tuple[str, ...]:
-    """Owner of each slot by deferred acceptance (Gale and Shapley, 1962).
-
-    Each slot asks the shards, cheapest first; a shard with a full quota keeps the cheapest slots.
-    Both sides rank by the same costs, so there is one stable outcome, whatever order slots ask in.
-    """
-    quota = quotas(shards)
-    able = [shard for shard in shards if quota[shard.id]]
-    costs = _costs(able)
-    choices = [sorted(range(len(able)), key=row.__getitem__, reverse=True) for row in costs]
-    # A heap keeps its smallest on top; of negated costs that is the dearest.
-    kept: list[list[tuple[float, int]]] = [[] for _ in able]
-    for asking in range(SLOTS):
-        slot: int | None = asking
-        while slot is not None:
-            chosen = choices[slot].pop()
-            offer = (-costs[slot][chosen], slot)
-            if len(kept[chosen]) < quota[able[chosen].id]:
-                heappush(kept[chosen], offer)
-                slot = None
-            else:
-                slot = heappushpop(kept[chosen], offer)[1]
-    owner_of = {
-        slot: shard.id for shard, offers in zip(able, kept, strict=True) for _, slot in offers
-    }
-    return tuple(owner_of[slot] for slot in range(SLOTS))
-
-
-def _costs(shards: list[Shard]) -> list[list[float]]:
-    """Per slot, per shard: the lower, the better they match; -ln(uniform hash) / weight.
-
-    Equal weights order shards by the hash alone, whatever the platform's rounding of logarithms.
-    """
-    seeds = [murmur3(shard.id, 0, False) for shard in shards]
-    weights = [shard.weight for shard in shards]
-    keys = [slot.to_bytes(2, "big") for slot in range(SLOTS)]
-    return [
-        [
-            -log((murmur3(key, seed, False) + 1) / 2**32) / weight
-            for seed, weight in zip(seeds, weights, strict=True)
-        ]
-        for key in keys
-    ]

@@ -24,6 +24,7 @@ from chaos.environments.worker import Orders
 from chaos.history import Audit, Event, Life, parse
 from cluster_layer.embedded import RedisServer
 from cluster_layer.processes import ChildProcess
+from cluster_layer.routing import fixed_cluster
 from topology.codec import encode
 from topology.errors import ClusterError
 from topology.model import Shard
@@ -135,7 +136,9 @@ class LocalProcess:
         self._began_s = 0.0
         self._topology = directory / f"{self.name}.topology.json"
         reached = [Shard(shard_id, proxy.url) for shard_id, proxy in self.links.items()]
-        self._topology.write_bytes(encode(initial_topology(reached)))
+        # All processes are of one cluster, although each has URLs of its own.
+        cluster = fixed_cluster(self.links)
+        self._topology.write_bytes(encode(initial_topology(reached, cluster=cluster)))
 
     @property
     def life(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
 from topology import Shard, Topology, TopologyUnavailable, redacted_url, slot_of
+from topology.ids import new_cluster_id
 from topology.planning import initial_topology
 from topology.ports import TopologyStore
 from topology.stores import open_store
@@ -48,7 +49,7 @@ def shards_from(specifications: Sequence[str], weights: Sequence[str]) -> tuple[
 
 def init(store_url: str, options: Mapping[str, object], shards: Iterable[Shard]) -> Topology:
     """Create the store's first topology; StaleEpoch if it has one."""
-    topology = initial_topology(shards)
+    topology = initial_topology(shards, cluster=new_cluster_id())
     with _opened(store_url, options) as store:
         store.write(topology, expected_epoch=None)
     return topology

@@ -16,6 +16,7 @@ from cluster_layer.processes import ChildProcess
 from examples.chat.state import write_state
 from topology import Shard, Topology
 from topology.errors import ClusterError
+from topology.ids import new_cluster_id
 from topology.planning import initial_topology
 from topology.stores import open_store
 
@@ -88,7 +89,7 @@ class Site:
 
     def _write_topology(self) -> Topology:
         shards = [Shard(id=shard, url=server.url) for shard, server in self.shards.items()]
-        topology = initial_topology(shards)
+        topology = initial_topology(shards, cluster=new_cluster_id())
         store = open_store((self._directory / "topology.json").as_uri())
         try:
             store.write(topology, expected_epoch=None)

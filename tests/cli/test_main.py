@@ -74,7 +74,8 @@ def test_unnamed_shards_are_called_as_in_a_list_of_hosts(store: str) -> None:
     """A site that moves from `hosts` to a store keeps its table."""
     run("topology", "init", "--store", store, *SHARDS)
     assert {shard.id for shard in stored(store).shards} == {"h1:6379", "h2:6379", "h3:6379"}
-    assert stored(store).table == initial_topology(stored(store).shards).table
+    found = stored(store)
+    assert found.table == initial_topology(found.shards, cluster=found.cluster).table
 
 
 def test_locate_agrees_with_the_topology(store: str) -> None:

@@ -3,6 +3,7 @@
 # Prints how many vectors it checked; dies at the first that it reads otherwise.
 use strict;
 use warnings;
+use Digest::SHA qw(sha256);
 use JSON::PP;
 
 # Values keep their msgpack type, which Perl itself would blur.
@@ -66,6 +67,14 @@ sub expect {
     return $value->{value};
 }
 
+sub read_doubt {
+    my $parts = expect($_[0], 'array');
+    die "bad doubt\n" if @$parts != 2;
+    my $doubt = [expect($parts->[0], 'str'), expect($parts->[1], 'int')];
+    die "bad lane\n" if $doubt->[0] !~ /\A(?:inbox|group)\z/;
+    return $doubt;
+}
+
 sub read_envelope {
     my ($data) = @_;
     my $fields  = expect(whole($data), 'array');
@@ -86,8 +95,11 @@ sub read_envelope {
     die "bad channel\n" if defined $name && $name !~ /\A[A-Za-z0-9._-]+![A-Za-z0-9._-]*\z/;
     for my $mark (values %{ $envelope{marks} // {} }) {
         my $parts = expect($mark, 'array');
-        die "bad mark\n" if @$parts != 3;
-        $_ = expect($_, 'str', 'int', 'nil') for @$parts;
+        die "bad mark\n" if @$parts != 3 && @$parts != 4;
+        $_ = expect($_, 'str', 'int', 'nil') for @$parts[0 .. 2];
+        for my $doubts (@$parts[3 .. $#$parts]) {
+            $doubts = [map { read_doubt($_) } @{ expect($doubts, 'array') }];
+        }
         $mark = $parts;
     }
     return \%envelope;
@@ -124,6 +136,11 @@ for my $vector (@{ $vectors->{envelopes} }) {
     my $found = read_envelope(pack 'H*', $vector->{hex});
     same("$vector->{what}, $_", $found->{$_}, $vector->{$_}) for qw(kind ttl_ms channel marks);
     same("$vector->{what}, body", unpack('H*', $found->{body}), $vector->{body_hex});
+    $checked++;
+}
+for my $vector (@{ $vectors->{fingerprints} }) {
+    my $digest = sha256("$vector->{group}\n" . pack 'H*', $vector->{hex});
+    same($vector->{what}, (unpack 'Q>', $digest) >> 1, $vector->{fingerprint});
     $checked++;
 }
 for my $vector (@{ $vectors->{bodies} }) {

@@ -16,6 +16,7 @@ from cluster_layer.config import (
     default_topology_cache,
 )
 from cluster_layer.errors import ConfigError
+from topology.model import Shard
 
 SECRET = "hunter2secret"
 
@@ -102,6 +103,13 @@ def test_a_topology_is_a_url_or_a_dict_with_options() -> None:
     assert full.topology == TopologySource("zookeeper://zk:2181/site", {"session_timeout": 5})
 
 
+def test_an_address_is_another_way_to_a_shard() -> None:
+    """In any notation of hosts; the other shards are reached by the topology's URLs."""
+    config = Config.from_dict({"topology": "memory://x", "addresses": {"a": ("near", 7000)}})
+    shards = [Shard("a", "redis://far:6379"), Shard("b", "redis://far:6380")]
+    assert [config.endpoint_for(shard).id for shard in shards] == ["near:7000", "far:6380"]
+
+
 def test_the_last_good_copy_is_one_file_per_topology_and_user(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -136,7 +144,7 @@ BAD: list[tuple[dict[Any, Any], str]] = [
     # Keys that nobody knows.
     ({"host": ["redis://h"]}, "unknown key 'host'; did you mean 'hosts'"),
     ({"capasity": 3}, "did you mean 'capacity'"),
-    ({"on_disconnect": "x"}, "unknown key 'on_disconnect'; known are capacity, channel_capacity"),
+    ({"on_disconnect": "x"}, "unknown key 'on_disconnect'; known are addresses, capacity"),
     ({"password": SECRET}, "unknown key 'password'"),
     ({17: 1}, "unknown key 17"),
     # hosts
@@ -185,6 +193,13 @@ BAD: list[tuple[dict[Any, Any], str]] = [
     ({"topology": {"url": "memory://x", 5: 5}}, "option names are strings"),
     ({"topology_cache": True}, "topology_cache: True is not allowed"),
     ({"topology_cache": ""}, "topology_cache: '' is not allowed"),
+    ({"addresses": {"a": "redis://h"}}, "addresses: a dict is not allowed; it needs a topology"),
+    ({"topology": "memory://x", "addresses": ["redis://h"]}, "addresses: a list is not allowed"),
+    ({"topology": "memory://x", "addresses": {5: "redis://h"}}, "addresses: a dict is not allowed"),
+    (
+        {"topology": "memory://x", "addresses": {"a": f"redis://u:{SECRET}@h:port"}},
+        "CONFIG addresses['a']: 'redis://u:***@h:port' is no URL",
+    ),
     # Numbers
     ({"expiry": 0}, "expiry: 0 is not allowed; a number of seconds from 0.001 to"),
     ({"expiry": -1}, "expiry: -1"),

@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -26,10 +27,11 @@ from cluster_layer.envelope import (
     decode_body,
     encode,
     encode_body,
+    fingerprint,
 )
 from cluster_layer.errors import InvalidMessage, MalformedEnvelope, MessageTooLarge
 from cluster_layer.names import MAX_NAME_BYTES
-from cluster_layer.order import Mark
+from cluster_layer.order import GROUP, INBOX, MAX_DOUBTS, Doubt, Mark
 
 VECTORS_FILE = Path(__file__).parents[1] / "vectors" / "envelope.json"
 VECTORS = json.loads(VECTORS_FILE.read_text(encoding="utf-8"))
@@ -45,7 +47,11 @@ values = st.recursive(
 messages = st.dictionaries(texts, values, max_size=5)
 channels = st.from_regex(r"[A-Za-z0-9._-]{1,50}![A-Za-z0-9._-]{0,49}", fullmatch=True)
 positions = st.none() | st.integers(0, 2**63 - 1)
-marks = st.dictionaries(texts, st.builds(Mark, texts, positions, positions), max_size=3)
+doubts = st.lists(
+    st.builds(Doubt, st.sampled_from([INBOX, GROUP]), st.integers(0, 2**63 - 1)),
+    max_size=MAX_DOUBTS,
+).map(tuple)
+marks = st.dictionaries(texts, st.builds(Mark, texts, positions, positions, doubts), max_size=3)
 
 
 class Level(enum.IntEnum):
@@ -271,12 +277,18 @@ def test_a_body_with_other_types_is_malformed(body: bytes) -> None:
         decode_body(body)
 
 
+def mark_of(
+    incarnation: str, inbox: int | None, group: int | None, doubts: Sequence[tuple[str, int]] = ()
+) -> Mark:
+    return Mark(incarnation, inbox, group, tuple(Doubt(*doubt) for doubt in doubts))
+
+
 @pytest.mark.parametrize("vector", VECTORS["envelopes"], ids=lambda vector: vector["what"])
 def test_the_golden_envelopes_are_read_and_written(vector: dict[str, Any]) -> None:
     """The bytes of version 1 never change."""
     data = bytes.fromhex(vector["hex"])
     given_marks = vector["marks"]
-    marks = None if given_marks is None else {k: Mark(*v) for k, v in given_marks.items()}
+    marks = None if given_marks is None else {k: mark_of(*v) for k, v in given_marks.items()}
     envelope = Envelope(
         vector["kind"],
         vector["ttl_ms"],
@@ -287,6 +299,12 @@ def test_the_golden_envelopes_are_read_and_written(vector: dict[str, Any]) -> No
     assert decode(data) == envelope
     if vector["canonical"]:
         assert encode(*envelope) == data
+
+
+@pytest.mark.parametrize("vector", VECTORS["fingerprints"], ids=lambda vector: vector["what"])
+def test_the_golden_fingerprints_are_computed(vector: dict[str, Any]) -> None:
+    """Writer and reader, in whatever language, call a message the same."""
+    assert fingerprint(vector["group"], bytes.fromhex(vector["hex"])) == vector["fingerprint"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["bodies"], ids=lambda vector: vector["what"])
@@ -317,5 +335,6 @@ def test_another_language_reads_the_golden_vectors() -> None:
     done = subprocess.run(
         [perl, str(program), str(VECTORS_FILE)], capture_output=True, text=True, check=False
     )
-    count = sum(len(VECTORS[part]) for part in ("envelopes", "bodies", "malformed"))
+    parts = ("envelopes", "fingerprints", "bodies", "malformed")
+    count = sum(len(VECTORS[part]) for part in parts)
     assert (done.returncode, done.stdout) == (0, f"{count}\n"), done.stderr

@@ -10,13 +10,12 @@ import redis
 
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import endpoints_of
 from cluster_layer.envelope import CONTROL, decode
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.flush import SCAN_COUNT, flush
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links, LinkSettings
-from cluster_layer.routing import fixed_routes
+from tests.support.parts import links_to
 from tests.support.waiting import eventually, eventually_async
 
 PREFIX = "we*[ird]?"
@@ -33,7 +32,7 @@ def shard(redis_server: RedisServer) -> Iterator[Any]:
 @pytest.fixture
 async def links(redis_server: RedisServer) -> AsyncIterator[Links]:
     settings = LinkSettings(prefix=PREFIX, timeout_s=TIMEOUT_S, connect_timeout_s=TIMEOUT_S)
-    links = Links(fixed_routes(endpoints_of([redis_server.url])), settings, Counters())
+    links = links_to(redis_server.url, settings=settings, counters=Counters())
     yield links
     await links.close()
 
@@ -42,6 +41,11 @@ async def keys_of(links: Links) -> Keys:
     (link,) = links.all()
     await link.ready()
     return link.keys
+
+
+def layers_keys(shard: Any) -> set[bytes]:
+    """All keys but those of the cluster, which are no layer's."""
+    return {key for key in shard.scan_iter() if not key.startswith(b"cluster-layer:")}
 
 
 def fill(shard: Any, keys: Keys, count: int = 1) -> None:
@@ -60,7 +64,7 @@ async def test_queues_and_memberships_are_deleted(links: Links, shard: Any) -> N
     keys = await keys_of(links)
     fill(shard, keys, SCAN_COUNT)
     await flush(links)
-    assert set(shard.keys()) == {keys.inbox("p.1!"), keys.seq}
+    assert layers_keys(shard) == {keys.inbox("p.1!"), keys.seq}
 
 
 async def test_positions_go_on_rising(links: Links, shard: Any) -> None:
@@ -78,11 +82,11 @@ async def test_other_layers_are_left_alone(links: Links, shard: Any) -> None:
     """A prefix with characters that mean something to SCAN matches only itself."""
     keys = await keys_of(links)
     for prefix in ("we", "weXird", "weXX[ird]?", "we*[ird]?more"):
-        fill(shard, Keys(prefix, keys.incarnation, 0))
-    before = set(shard.keys())
+        fill(shard, Keys(prefix, "0" * 16, keys.incarnation, 0))
+    before = layers_keys(shard)
     fill(shard, keys)
     await flush(links)
-    assert set(shard.keys()) == before | {keys.inbox("p.1!"), keys.seq}
+    assert layers_keys(shard) == before | {keys.inbox("p.1!"), keys.seq}
 
 
 async def test_a_flush_without_processes_waits_for_nobody(links: Links) -> None:
@@ -110,7 +114,7 @@ async def test_every_process_is_asked_and_waited_for(links: Links, shard: Any) -
         subscription.close()
     async with asyncio.timeout(0.9 * TIMEOUT_S):
         await flushing
-    assert shard.keys() == []
+    assert layers_keys(shard) == set()
 
 
 async def test_a_silent_process_is_not_waited_for_for_ever(links: Links, shard: Any) -> None:

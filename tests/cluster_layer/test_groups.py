@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cluster_layer import scripts
 from cluster_layer.buffers import Audience, Mailbox, Parcel
+from cluster_layer.controls import LogEntry
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
 from cluster_layer.keys import Keys
@@ -36,7 +37,7 @@ class FakeShard:
 
     def __init__(self) -> None:
         self.shard = "shard"
-        self.keys = Keys("test", "life", 0)
+        self.keys = Keys("test", "0" * 16, "life", 0)
         self.routes = self
         self.position = 0
         self.stored: set[str] = set()
@@ -46,6 +47,7 @@ class FakeShard:
         self.requests: deque[tuple[str, asyncio.Future[Any] | None]] = deque()
         self.pushes: deque[tuple[Any, ...]] = deque()
         self.down = False
+        self.bodies: dict[int, int] = {}  # position -> number of the message
 
     @property
     def busy(self) -> bool:
@@ -54,8 +56,16 @@ class FakeShard:
 
     # -- what Groups uses
 
+    epoch = 1
+
+    def homes_of(self, _name: str) -> tuple[str]:
+        return (self.shard,)
+
     def shard_of(self, _name: str) -> str:
         return self.shard
+
+    def needs_tombstone(self, _group: str, _shard: str) -> bool:
+        return False
 
     def to(self, _shard: str) -> FakeShard:
         return self
@@ -63,17 +73,14 @@ class FakeShard:
     async def ready(self) -> FakeShard:
         return self
 
-    async def run(self, script: Script, build: Callable[..., Any]) -> Any:
+    async def run(self, script: Script, _epoch: int, build: Callable[..., Any]) -> Any:
+        _, (member, *_) = build(self.keys)
+        if script is scripts.GROUP_QUIT:
+            return await self._command(lambda: self.stored.discard(member))
         assert script is scripts.GROUP_JOIN
-        _, (member, *_) = build(self.keys, 0)
         return await self._command(lambda: self._join(member))
 
-    async def execute(self, command: tuple[Any, ...]) -> Any:
-        verb, _, member = command
-        assert verb == "ZREM"
-        return await self._command(lambda: self.stored.discard(member))
-
-    async def subscribe(self, _group: str) -> None:
+    async def subscribe(self, _groups: Sequence[str]) -> None:
         await self._request("subscribe")
 
     def unsubscribe(self, _group: str) -> None:
@@ -219,10 +226,10 @@ class World:
             if not future.done():
                 future.set_result(None)
         elif kind == "message":
-            self.groups.fan_out(GROUP, details[1], str(details[1]).encode(), LATER)
+            self.groups.fan_out("shard", GROUP, details[1], str(details[1]).encode(), LATER)
         else:
             member, position = details
-            self.groups.on_control(kind, GROUP, member, position)
+            self.groups.on_change("shard", LogEntry(position, 1, kind, GROUP, member))
 
     def invite(self, _member: str = "") -> None:
         if self.invitations:
@@ -232,7 +239,8 @@ class World:
     def notice(self, _member: str = "") -> None:
         if self.notices:
             member, position = self.notices.popleft()
-            self.groups.on_kick(GROUP, member, "life", position)
+            kick = LogEntry(position, 1, "kick", GROUP, member)
+            self.groups.on_kick("shard", kick, "life")
 
     def command(self, _member: str = "") -> None:
         self.shard.run_command()
@@ -397,6 +405,21 @@ def test_an_invitation_that_comes_late_brings_nobody_back() -> None:
     """Who has been kicked, or has left, stays out, though another process had stored it before."""
     run([("store", A), ("kick", A)])
     run([("store", A), ("leave", A)])
+
+
+@pytest.mark.parametrize(("life", "stays"), [("life", True), ("next", False)])
+def test_a_join_counts_in_the_life_in_which_it_was_answered(life: str, stays: bool) -> None:
+    """Also if the subscription comes to that life later, and learns from its log of an old kick."""
+
+    async def main() -> None:
+        world = World()
+        world.shard.position = 5
+        await world.play(joined(A))
+        world.groups.on_incarnation(world.shard.shard, life)
+        world.groups.on_change("shard", LogEntry(4, 1, "leave", GROUP, A))
+        assert len(world.groups) == stays
+
+    asyncio.run(main())
 
 
 _members = st.sampled_from([A, A, B])

@@ -10,11 +10,10 @@ import redis
 
 from cluster_layer import inbox as module
 from cluster_layer import scripts
-from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import Endpoint
 from cluster_layer.inbox import ENTRIES, MAX_INCARNATIONS, Cursors, Entry, InboxReader
-from cluster_layer.links import Link, LinkSettings
+from cluster_layer.links import LinkSettings
+from tests.support.parts import link_to, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 from topology.errors import ClusterError
@@ -32,7 +31,7 @@ class Process:
         self.positions: defaultdict[str, list[int]] = defaultdict(list)
         self.added: list[int] = []
         self.ages: list[int] = []
-        self.link = Link("shard", Endpoint.from_url(url), SETTINGS, Counters())
+        self.link = link_to(url, SETTINGS)
         self.reader = InboxReader(self.link, cursors, self, EXPIRY_MS)
 
     def inboxes_on(self, shard: str) -> set[str]:
@@ -62,10 +61,12 @@ class Shard:
 
     async def append(self, process: Process, inbox: str, *bodies: str) -> None:
         await process.link.ready()
-        keys = (process.link.keys.inbox(inbox), process.link.keys.entries)
+        keys = process.link.keys
+        named = (keys.inbox(inbox), keys.entries)
         for body in bodies:
-            arguments = (10_000, EXPIRY_MS, 2**53, body)
-            assert self.redis.eval(scripts.INBOX_APPEND.text, 2, *keys, *arguments)[0] == 1
+            arguments = (10_000, EXPIRY_MS, body)
+            reply = run_script(self.redis, scripts.INBOX_APPEND, keys.cluster, named, *arguments)
+            assert reply[0] == 1
 
     def waiting(self, process: Process, inbox: str) -> int:
         return int(self.redis.xlen(process.link.keys.inbox(inbox)))
@@ -136,6 +137,7 @@ async def test_entries_know_their_age_by_the_shard_s_clock(process: Process, sha
 
 async def test_a_new_inbox_is_read_at_once(patient: None, process: Process, shard: Shard) -> None:
     """A blocking read of the others is interrupted: far sooner than its time is over."""
+    await process.link.ready()  # it is what interrupts
     await eventually_async(lambda: shard.redis.info("clients")["blocked_clients"] == 1)
     process.inboxes.add("p.2!")
     process.reader.look_again()

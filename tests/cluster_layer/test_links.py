@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,14 +15,19 @@ from cluster_layer.batching import Command
 from cluster_layer.connection import Connection
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import Endpoint, endpoints_of
+from cluster_layer.endpoints import endpoints_of
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, Links, LinkSettings
-from cluster_layer.routing import fixed_routes
+from cluster_layer.links import Link, Links, LinkSettings, Redirected
 from cluster_layer.scripts import Script
+from cluster_layer.topologies import Topologies, fixed_topologies
+from tests.support.parts import EPOCH, link_to
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
+from topology.hashing import SLOTS
+from topology.ids import new_cluster_id
+from topology.model import Shard, SlotTable, Topology
+from topology.planning import initial_topology
 
 SETTINGS = LinkSettings(prefix="test", timeout_s=5.0, connect_timeout_s=5.0)
 HURRIED = LinkSettings(prefix="test", timeout_s=0.5, connect_timeout_s=0.5)
@@ -35,7 +41,7 @@ class Bench:
         self._links: list[Link] = []
 
     def link(self, url: str, settings: LinkSettings = SETTINGS) -> Link:
-        link = Link("shard", Endpoint.from_url(url), settings, self.counters)
+        link = link_to(url, settings, self.counters)
         self._links.append(link)
         return link
 
@@ -63,7 +69,7 @@ local time = redis.call('TIME')
 if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[1]) then
     return redis.error_reply('LATE')
 end
-return redis.call('INCR', KEYS[1])
+return redis.call('INCR', KEYS[2])
 """
 
 
@@ -74,8 +80,8 @@ class Counting:
         self.shard: Any = redis.Redis.from_url(server.url, protocol=2)
         self.script = Script(_TEXT, self.shard.script_load(_TEXT))
 
-    def build(self, keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-        return (keys.queue("counter"),), (fence_ms,)
+    def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("counter"),), ()
 
     def executions(self) -> int:
         return sum(int(self.shard.get(key)) for key in self.shard.scan_iter("*:q:counter"))
@@ -99,10 +105,10 @@ async def test_a_script_runs_on_the_keys_of_this_life(
 ) -> None:
     """Keys are made for the incarnation to which the call goes."""
     link = bench.link(redis_server.url)
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
     assert link.connection is not None
     key = f"test:{link.connection.incarnation}:q:counter"
-    assert counting.shard.keys() == [key.encode()]
+    assert counting.shard.keys("test:*") == [key.encode()]
 
 
 async def test_a_forgotten_script_is_loaded_again(bench: Bench, redis_server: RedisServer) -> None:
@@ -110,12 +116,12 @@ async def test_a_forgotten_script_is_loaded_again(bench: Bench, redis_server: Re
     link = bench.link(redis_server.url)
     connection = await link.ready()
 
-    def build(keys: Keys, fence_ms: int) -> tuple[Sequence[bytes], Command]:
-        return (keys.queue("c"),), (10, 60_000, fence_ms, "m")
+    def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("c"),), (10, 60_000, "m")
 
-    assert await link.run(scripts.QUEUE_PUSH, build) == [1, 0, 0]
+    assert await link.run(scripts.QUEUE_PUSH, EPOCH, build) == [1, 0, 0]
     await connection.execute(("SCRIPT", "FLUSH"))
-    assert await link.run(scripts.QUEUE_PUSH, build) == [1, 0, 0]
+    assert await link.run(scripts.QUEUE_PUSH, EPOCH, build) == [1, 0, 0]
     assert await connection.execute(("LLEN", link.keys.queue("c"))) == 2
 
 
@@ -127,9 +133,9 @@ async def test_an_error_of_a_script_is_told_and_not_repeated(
     await link.ready()
     counting.shard.lpush(link.keys.queue("counter"), "no number")
     with pytest.raises(ShardUnavailable, match="WRONGTYPE"):
-        await link.run(counting.script, counting.build)
+        await link.run(counting.script, EPOCH, counting.build)
     counting.shard.flushall()
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
 
 
 async def test_a_wrong_idea_of_the_shard_s_clock_is_corrected(
@@ -139,7 +145,7 @@ async def test_a_wrong_idea_of_the_shard_s_clock_is_corrected(
     link = bench.link(redis_server.url)
     connection = await link.ready()
     connection._clock_offset_ms -= 3_600_000
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
 
 
 async def test_a_lost_reply_is_never_sent_again(
@@ -150,9 +156,9 @@ async def test_a_lost_reply_is_never_sent_again(
     await link.ready()
     proxy.lose_next_reply(b"EVALSHA")
     with pytest.raises(DeliveryUnknown):
-        await link.run(counting.script, counting.build)
+        await link.run(counting.script, EPOCH, counting.build)
     assert counting.executions() == 1
-    assert await link.run(counting.script, counting.build) == 2
+    assert await link.run(counting.script, EPOCH, counting.build) == 2
 
 
 async def test_an_unknown_outcome_is_final_when_it_is_told(
@@ -163,11 +169,11 @@ async def test_an_unknown_outcome_is_final_when_it_is_told(
     await link.ready()
     redis_server.pause()
     with pytest.raises(DeliveryUnknown):
-        await link.run(counting.script, counting.build)
+        await link.run(counting.script, EPOCH, counting.build)
     redis_server.resume()
     await eventually_async(lambda: link.connection is not None)
     assert counting.executions() == 0
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
 
 
 async def test_a_cut_costs_a_delay_and_no_error(
@@ -180,7 +186,7 @@ async def test_a_cut_costs_a_delay_and_no_error(
     link.watchers.append(lambda: changes.append(link.connection is not None))
     proxy.cut()
     await eventually_async(lambda: changes == [False] or len(changes) > 1)
-    assert await link.run(counting.script, counting.build) == 1
+    assert await link.run(counting.script, EPOCH, counting.build) == 1
     assert changes == [False, True]
     assert bench.counters.shards["shard"].reconnects == 1
 
@@ -196,7 +202,7 @@ async def test_a_dead_shard_is_unavailable_at_once(
     before = asyncio.get_running_loop().time()
     for _ in range(20):
         with pytest.raises(ShardUnavailable) as caught:
-            await link.run(counting.script, counting.build)
+            await link.run(counting.script, EPOCH, counting.build)
         assert caught.value.definite
     assert asyncio.get_running_loop().time() - before < SETTINGS.timeout_s / 2
     redis_server.start()
@@ -240,7 +246,7 @@ async def test_a_write_to_a_replica_is_not_executed(
         await link.ready()
         counting.shard.replicaof("127.0.0.1", other.port)
         with pytest.raises(ShardUnavailable) as caught:
-            await link.run(counting.script, counting.build)
+            await link.run(counting.script, EPOCH, counting.build)
         assert caught.value.definite
         assert counting.executions() == 0
 
@@ -310,7 +316,7 @@ async def test_a_link_survives_whatever_happens_while_it_connects(bench: Bench) 
     with RedisServer(password="secret") as server:
         provider = Failing(3, "secret")
         host = {"host": "127.0.0.1", "port": server.port, "credential_provider": provider}
-        link = Link("shard", Endpoint.from_host(host), SETTINGS, bench.counters)
+        link = link_to(host, SETTINGS, bench.counters)
         bench._links.append(link)
         with pytest.raises(ShardUnavailable, match="vault"):
             await link.ready()
@@ -322,11 +328,11 @@ async def test_links_are_made_when_they_are_needed(redis_server: RedisServer) ->
     """One per shard and loop, however often it is asked for; unknown shards are an error."""
     with RedisServer() as other:
         hosts = endpoints_of([redis_server.url, other.url])
-        links = Links(fixed_routes(hosts), SETTINGS, Counters())
+        links = Links(fixed_topologies(hosts), SETTINGS, Counters())
         assert links.connected() == {}
         first = links.to(hosts[0].id)
         assert links.to(hosts[0].id) is first
-        with pytest.raises(KeyError):
+        with pytest.raises(Redirected):
             links.to("nobody")
         assert {link.shard for link in links.all()} == {host.id for host in hosts}
         await asyncio.gather(*(link.ready() for link in links.all()))
@@ -336,3 +342,136 @@ async def test_links_are_made_when_they_are_needed(redis_server: RedisServer) ->
         await links.close()
         assert links.connected() == {}
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# -- topologies
+
+
+class Cluster:
+    """Two shards, one topology of them, and direct access."""
+
+    def __init__(self, *servers: RedisServer) -> None:
+        shards = [Shard(f"s{number}", server.url) for number, server in enumerate(servers)]
+        self.topology = initial_topology(shards, cluster=new_cluster_id())
+        self.clients: list[Any] = [redis.Redis.from_url(server.url) for server in servers]
+
+    def later(self, epochs: int = 1, **fields: Any) -> Topology:
+        return replace(self.topology, epoch=self.topology.epoch + epochs, **fields)
+
+    def links(self, topology: Topology | None = None) -> Links:
+        return Links(Topologies(topology or self.topology), SETTINGS, Counters())
+
+    def served(self, number: int, link: Link) -> int:
+        return int(self.clients[number].get(link.keys.cluster.epoch) or 0)
+
+
+@pytest.fixture
+def cluster(redis_server: RedisServer) -> Iterator[Cluster]:
+    with RedisServer() as other:
+        cluster = Cluster(redis_server, other)
+        yield cluster
+        for client in cluster.clients:
+            client.close()
+
+
+async def test_a_topology_spreads_by_the_shards(cluster: Cluster) -> None:
+    """From the process that knows it to the shards, and from a shard to a process that does not.
+
+    Before anybody uses the link, so that nobody writes by old routes.
+    """
+    ahead, behind = cluster.links(cluster.later()), cluster.links()
+    await ahead.to("s0").ready()
+    assert cluster.served(0, ahead.to("s0")) == cluster.later().epoch
+    await behind.to("s0").ready()
+    assert behind.topologies.topology == cluster.later()
+    await behind.to("s1").ready()
+    assert cluster.served(1, behind.to("s1")) == cluster.later().epoch
+    await ahead.close()
+    await behind.close()
+
+
+async def test_a_topology_that_comes_later_is_met_with_the_heartbeat(cluster: Cluster) -> None:
+    """On both sides, also if nothing is written."""
+    links, others = cluster.links(), cluster.links()
+    for link in (*links.all(), *others.all()):
+        await link.ready()
+    links.topologies.offer(cluster.later())
+    await eventually_async(lambda: others.topologies.routes.epoch == cluster.later().epoch)
+    await eventually_async(lambda: [cluster.served(n, links.to(f"s{n}")) for n in (0, 1)] == [2, 2])
+    await links.close()
+    await others.close()
+
+
+async def test_a_writer_that_is_behind_is_redirected(cluster: Cluster) -> None:
+    """Nothing was executed, and by then it knows the topology that the shard serves."""
+    behind = cluster.links()
+    link = behind.to("s0")
+    await link.ready()
+    ahead = Topologies(cluster.later())
+    installing = Links(ahead, SETTINGS, Counters())
+    await installing.to("s0").ready()
+
+    def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("c"),), (10, 60_000, "m")
+
+    with pytest.raises(Redirected) as caught:
+        await link.run(scripts.QUEUE_PUSH, cluster.topology.epoch, build)
+    assert caught.value.definite
+    assert not cluster.clients[0].exists(link.keys.queue("c"))
+    assert behind.topologies.topology == cluster.later()
+    behind.follow()
+    shard, reply = await behind.run_at_home("c", scripts.QUEUE_PUSH, build)
+    assert reply == [1, 0, 0]
+    assert shard == behind.routes.shard_of("c")
+    await behind.close()
+    await installing.close()
+
+
+async def test_a_shard_that_keeps_no_usable_copy_is_unavailable(cluster: Cluster) -> None:
+    """Its epoch is ahead, its topology garbage: nothing is executed, and nobody goes in circles."""
+    links = cluster.links()
+    link = links.to("s0")
+    await link.ready()
+    cluster.clients[0].mset({link.keys.cluster.epoch: 99, link.keys.cluster.topology: "garbage"})
+
+    def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+        return (keys.queue("c"),), (10, 60_000, "m")
+
+    with pytest.raises(ShardUnavailable, match="no usable copy") as caught:
+        await links.to("s0").run(scripts.QUEUE_PUSH, links.routes.epoch, build)
+    assert not isinstance(caught.value, Redirected)
+    await links.close()
+
+
+async def test_a_shard_that_leaves_answers_what_it_was_asked(cluster: Cluster) -> None:
+    """The link ends after that; who waits for it, or asks for it, is redirected."""
+    links = cluster.links()
+    link = links.to("s1")
+    connection = await link.ready()
+    asked = asyncio.ensure_future(connection.execute(("BLPOP", "k", 0.3)))
+    await asyncio.sleep(0)
+    only = SlotTable(("s0",) * SLOTS)
+    links.topologies.offer(cluster.later(shards=cluster.topology.shards[:1], table=only))
+    links.follow()
+    assert await asked is None
+    with pytest.raises(Redirected):
+        links.to("s1")
+    await eventually_async(lambda: link.ended)
+    with pytest.raises(Redirected):
+        await link.ready()
+    await links.close()
+
+
+async def test_a_shard_with_another_url_gets_another_link(cluster: Cluster) -> None:
+    """Its id stays: the address alone has changed."""
+    links = cluster.links()
+    first = links.to("s1")
+    await first.ready()
+    moved = replace(cluster.topology.shards[1], url=cluster.topology.shards[1].url + "/1")
+    links.topologies.offer(cluster.later(shards=(cluster.topology.shards[0], moved)))
+    links.follow()
+    second = links.to("s1")
+    assert second is not first
+    await second.ready()
+    assert second.endpoint.db == 1
+    await links.close()

@@ -11,16 +11,15 @@ import redis
 from cluster_layer import scripts
 from cluster_layer.buffers import Loss
 from cluster_layer.config import Config
+from cluster_layer.controls import control
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import endpoints_of
 from cluster_layer.envelope import MESSAGE, encode
 from cluster_layer.keys import Keys
-from cluster_layer.links import Links, LinkSettings
+from cluster_layer.links import LinkSettings
 from cluster_layer.node import Node, NodeState
-from cluster_layer.order import UNKNOWN, Mark
-from cluster_layer.routing import fixed_routes
-from cluster_layer.writer import control
+from cluster_layer.order import GROUP, Doubt, Mark
+from tests.support.parts import EPOCH, links_to, presence, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -35,13 +34,14 @@ class Process:
     def __init__(self, url: str, server: RedisServer) -> None:
         self.config = Config.from_dict({"hosts": [url], "prefix": "test", "timeout": TIMEOUT_S})
         self.counters = Counters()
-        hosts = endpoints_of([url])
-        self.links = Links(
-            fixed_routes(hosts), LinkSettings("test", TIMEOUT_S, TIMEOUT_S), self.counters
-        )
-        self.shard = hosts[0].id
+        settings = LinkSettings("test", TIMEOUT_S, TIMEOUT_S)
+        self.links = links_to(url, settings=settings, counters=self.counters)
+        (self.shard,) = self.links.routes.endpoints()
+        self.presence = presence()
         self.state = NodeState("1", self.config, self.counters)
-        self.node = Node(self.state, self.links, self.config, self.counters, self._on_cancelled)
+        self.node = Node(
+            self.state, self.links, self.config, self.counters, self._on_cancelled, self.presence
+        )
         self.redis: Any = redis.Redis.from_url(server.url, protocol=2)
 
     @property
@@ -56,27 +56,35 @@ class Process:
     def group_send(self, body: str) -> None:
         envelope = encode(MESSAGE, EXPIRY_MS, None, None, body.encode())
         keys = (self.keys.members("g"), self.keys.seq)
-        arguments = (self.keys.group("g"), envelope, 2**53)
-        self.redis.eval(scripts.GROUP_SEND.text, 2, *keys, *arguments)
+        arguments = (self.keys.group("g"), envelope)
+        run_script(self.redis, scripts.GROUP_SEND, self.keys.cluster, keys, *arguments)
 
     def kick(self, channel: str) -> None:
         keys = (self.keys.members("g"), self.keys.seq, self.keys.log)
-        arguments = (channel, EXPIRY_MS, self.keys.group("g"), control("leave", "g", channel))
-        self.redis.eval(scripts.GROUP_LEAVE.text, 3, *keys, *arguments)
-
-    def send(self, channel: str, body: str, *, after_group: int | None = None) -> None:
-        marks = {self.shard: Mark(self.keys.incarnation, None, after_group)}
-        envelope = encode(
-            MESSAGE, EXPIRY_MS, channel, None if after_group is None else marks, body.encode()
+        arguments = (
+            channel,
+            EXPIRY_MS,
+            self.keys.group("g"),
+            control("leave", "g", channel, EPOCH),
+            0,
         )
-        arguments = (100, EXPIRY_MS, 2**53, envelope)
+        run_script(self.redis, scripts.GROUP_LEAVE, self.keys.cluster, keys, *arguments)
+
+    def send(self, channel: str, body: str, *, after_unknown: bool = False) -> None:
+        """`after_unknown`: its writer does not know whether it has written to the group before."""
+        marks = {self.shard: Mark(self.keys.incarnation, None, None, (Doubt(GROUP, 1),))}
+        envelope = encode(
+            MESSAGE, EXPIRY_MS, channel, marks if after_unknown else None, body.encode()
+        )
         keys = (self.keys.inbox("p.1!"), self.keys.entries)
-        self.redis.eval(scripts.INBOX_APPEND.text, 2, *keys, *arguments)
+        arguments = (100, EXPIRY_MS, envelope)
+        run_script(self.redis, scripts.INBOX_APPEND, self.keys.cluster, keys, *arguments)
 
     def push(self, channel: str, body: str) -> None:
         envelope = encode(MESSAGE, EXPIRY_MS, None, None, body.encode())
-        arguments = (100, EXPIRY_MS, 2**53, envelope)
-        self.redis.eval(scripts.QUEUE_PUSH.text, 1, self.keys.queue(channel), *arguments)
+        keys = (self.keys.queue(channel),)
+        arguments = (100, EXPIRY_MS, envelope)
+        run_script(self.redis, scripts.QUEUE_PUSH, self.keys.cluster, keys, *arguments)
 
     async def receive(self, channel: str) -> str:
         async with asyncio.timeout(20):
@@ -150,7 +158,7 @@ async def test_a_kick_during_a_silence_is_learnt_afterwards(
     assert await process.receive(OURS) == "before"
     proxy.blackhole("requests")
     received = process.received
-    process.send(OURS, "held", after_group=UNKNOWN)
+    process.send(OURS, "held", after_unknown=True)
     await eventually_async(lambda: process.received > received)
     proxy.blackhole("replies")
     process.kick(OURS)
@@ -171,12 +179,25 @@ async def test_a_subscription_that_comes_up_slowly_comes_up(
     proxy.delay(0.3, "replies")
     proxy.cut()
     await eventually_async(lambda: process.state.positions)
-    process.send(OURS, "marked", after_group=UNKNOWN)
+    process.send(OURS, "marked", after_unknown=True)
     assert await process.receive(OURS) == "marked"
     proxy.delay(0.0)
     await eventually_async(lambda: process.redis.pubsub_numsub(process.keys.group("g"))[0][1])
     process.group_send("again")
     assert await process.receive(OURS) == "again"
+
+
+async def test_the_log_of_a_shard_s_next_life_is_read_from_its_beginning(
+    process: Process,
+) -> None:
+    """Others may have been there before us, and have stored or kicked members of ours."""
+    node, shard = process.node, process.shard
+    await node.join("g", OURS)
+    first = process.keys.incarnation
+    assert node.last_position(shard, first) is None
+    node.on_subscription(shard, None)
+    node.on_subscription(shard, "next")
+    assert (node.last_position(shard, first), node.last_position(shard, "next")) == (None, 0)
 
 
 async def test_a_channel_that_is_read_is_not_abandoned(process: Process) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from cluster_layer.order import (
     GROUP,
     INBOX,
+    MAX_DOUBTS,
     MAX_TRAIL,
-    UNKNOWN,
+    Begun,
+    Doubt,
     Lane,
     Mark,
     Sequencer,
@@ -91,6 +94,44 @@ def test_a_trail_is_bounded() -> None:
     assert list(marks) == [str(number) for number in range(10, MAX_TRAIL + 10)]
 
 
+def test_a_write_of_unknown_outcome_is_marked_beside_the_latest_known_one() -> None:
+    """It may not have happened: then the one before it is what must not be overtaken."""
+    trail = Trail().after(A_GROUP, LIFE, 5, now=0.0).in_doubt(A_GROUP, LIFE, 77, now=1.0)
+    trail = trail.in_doubt(A_GROUP, LIFE, 78, now=2.0)
+    doubts = (Doubt(GROUP, 77), Doubt(GROUP, 78))
+    assert trail.marks(B_GROUP, 2.0, WINDOW_S) == {"a": Mark(LIFE, None, 5, doubts)}
+    assert trail.marks(A_GROUP, 2.0, WINDOW_S) is None
+    assert (trail.uncertain, trail.uncertain_lanes()) == (True, [A_GROUP])
+
+
+def test_a_later_write_to_the_same_lane_ends_the_doubt() -> None:
+    """The lane keeps the order of the two by itself."""
+    trail = Trail().in_doubt(A_GROUP, LIFE, 77, now=0.0).in_doubt(A_INBOX, LIFE, 78, now=0.0)
+    trail = trail.after(A_GROUP, LIFE, 9, now=1.0)
+    assert trail.marks(B_GROUP, 1.0, WINDOW_S) == {"a": Mark(LIFE, None, 9, (Doubt(INBOX, 78),))}
+    assert trail.uncertain
+    assert not trail.after(A_INBOX, LIFE, 3, now=1.0).uncertain
+
+
+def test_an_inbox_has_no_doubts_of_inboxes() -> None:
+    """For the same reason as it has no positions of theirs."""
+    trail = Trail().in_doubt(A_INBOX, LIFE, 77, now=0.0)
+    assert trail.marks(B_INBOX, 0.0, WINDOW_S) is None
+    assert trail.marks(A_GROUP, 0.0, WINDOW_S) == {"a": Mark(LIFE, None, None, (Doubt(INBOX, 77),))}
+
+
+def test_doubts_are_bounded_and_end_with_the_shard_s_life() -> None:
+    """The oldest are forgotten first; what a dead incarnation held is lost."""
+    trail = Trail()
+    for number in range(MAX_DOUBTS + 3):
+        trail = trail.in_doubt(A_GROUP, LIFE, number, now=0.0)
+    marks = trail.marks(B_GROUP, 0.0, WINDOW_S)
+    assert marks is not None
+    assert [doubt.fingerprint for doubt in marks["a"].doubts] == list(range(3, MAX_DOUBTS + 3))
+    assert trail.in_doubt(A_INBOX, "next", 1, now=0.0).uncertain_lanes() == [A_INBOX]
+    assert not trail.after(A_INBOX, "next", 1, now=0.0).uncertain
+
+
 # -- the receiver's side, step by step
 
 
@@ -104,6 +145,7 @@ class Receiver:
         self.sequencer = Sequencer(
             lambda _, item: self.delivered.append(item),
             self.asked.append,
+            fingerprint,
             lambda lane, life: self.overtaken.append((lane, life)),
         )
         for lane in lanes or LANES:
@@ -117,12 +159,20 @@ class Receiver:
         return self.sequencer.offer(lane, position, marks or None, item, 0.0)
 
 
+def fingerprint(item: str) -> int:
+    return crc32(item.encode())
+
+
 def after_group(position: int) -> Mark:
     return Mark(LIFE, None, position)
 
 
 def after_inbox(position: int) -> Mark:
     return Mark(LIFE, position, None)
+
+
+def after_doubt(kind: str, item: str) -> Mark:
+    return Mark(LIFE, None, None, (Doubt(kind, fingerprint(item)),))
 
 
 def test_an_unmarked_message_is_delivered_at_once() -> None:
@@ -183,20 +233,20 @@ def test_a_message_waits_for_one_that_is_itself_held() -> None:
 def test_an_unknown_outcome_waits_for_a_barrier() -> None:
     """Whether the write happened, and where, only a read to the end tells."""
     receiver = Receiver()
-    receiver.offer(B_GROUP, 3, "second", a=after_group(UNKNOWN))
+    receiver.offer(B_GROUP, 3, "second", a=after_doubt(GROUP, "first"))
     assert (receiver.delivered, receiver.asked) == ([], [A_GROUP])
-    receiver.offer(A_GROUP, 9, "first, as it turns out")
-    assert receiver.delivered == ["first, as it turns out"]
+    receiver.offer(A_GROUP, 9, "first")
+    assert receiver.delivered == ["first"]
     receiver.barrier(A_GROUP)
-    assert receiver.delivered == ["first, as it turns out", "second"]
+    assert receiver.delivered == ["first", "second"]
 
 
 def test_a_barrier_says_nothing_of_what_came_after_it_began() -> None:
     """A write of unknown outcome may have reached its shard after an earlier barrier did."""
     receiver = Receiver()
-    receiver.offer(B_GROUP, 3, "second", a=after_group(UNKNOWN))
+    receiver.offer(B_GROUP, 3, "second", a=after_doubt(GROUP, "first"))
     begun = receiver.sequencer.begin(A_GROUP)
-    receiver.offer(B_GROUP, 4, "fourth", a=after_group(UNKNOWN))
+    receiver.offer(B_GROUP, 4, "fourth", a=after_doubt(GROUP, "third"))
     receiver.sequencer.reached(A_GROUP, begun)
     assert receiver.delivered == ["second"]
     receiver.offer(A_GROUP, 1, "third")
@@ -252,6 +302,35 @@ def test_what_comes_too_late_is_refused() -> None:
     assert receiver.delivered == ["went on", "new"]
 
 
+def test_positions_of_an_earlier_life_count_for_nothing_in_the_next() -> None:
+    """They begin anew there: a barrier does not bring a lane to where it was in another life."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 1, "held", a=after_group(9), b=after_inbox(5))
+    receiver.sequencer.close(A_GROUP)
+    receiver.sequencer.open(A_GROUP, "next")
+    receiver.offer(A_INBOX, 1, "second", a=Mark("next", None, 2))
+    receiver.offer(A_GROUP, 2, "first")
+    receiver.barrier(A_GROUP)
+    assert receiver.sequencer.received(A_GROUP) == 2
+    receiver.offer(A_INBOX, 2, "fourth", a=Mark("next", None, 3))
+    receiver.offer(A_GROUP, 3, "third")
+    assert receiver.delivered == ["first", "second", "third", "fourth"]
+
+
+def test_a_barrier_that_began_in_an_earlier_life_tells_no_position() -> None:
+    """The connection was lost meanwhile, and the next one went to another life."""
+    receiver = Receiver()
+    receiver.offer(B_GROUP, 1, "first", a=after_group(9))
+    begun = receiver.sequencer.begin(A_GROUP)
+    receiver.sequencer.close(A_GROUP)
+    receiver.sequencer.open(A_GROUP, "next")
+    receiver.sequencer.reached(A_GROUP, begun)
+    assert receiver.sequencer.received(A_GROUP) == 0
+    receiver.offer(B_GROUP, 2, "third", a=Mark("next", None, 1))
+    receiver.offer(A_GROUP, 1, "second")
+    assert receiver.delivered == ["first", "second", "third"]
+
+
 def test_opening_a_lane_again_on_the_same_life_changes_nothing() -> None:
     """Two connections of one lane come up one after the other; what is held stays held."""
     receiver = Receiver()
@@ -262,24 +341,58 @@ def test_opening_a_lane_again_on_the_same_life_changes_nothing() -> None:
     assert receiver.delivered == ["seen"]
 
 
-def test_an_unknown_outcome_does_not_wait_for_what_waits_for_it() -> None:
-    """What needs us was written after us, wherever it lies: we do not wait for it."""
+def test_an_unknown_outcome_waits_for_itself_alone() -> None:
+    """Not for what else lies on its lane, which may wait for the message that has the doubt."""
     receiver = Receiver()
     receiver.offer(A_INBOX, 5, "first, of unknown outcome to its writer")
-    receiver.offer(A_GROUP, 1, "second", a=after_inbox(UNKNOWN))
+    receiver.offer(A_GROUP, 1, "second", a=after_doubt(INBOX, receiver.delivered[0]))
     receiver.offer(A_INBOX, 6, "third", a=after_group(1))
     receiver.barrier(A_INBOX)
     assert receiver.delivered[1:] == ["second", "third"]
 
 
+def test_what_is_in_doubt_and_held_is_waited_for() -> None:
+    """It has arrived, but waits for its own turn."""
+    receiver = Receiver()
+    receiver.offer(A_INBOX, 5, "second", b=after_group(7))
+    receiver.offer(A_GROUP, 1, "third", a=after_doubt(INBOX, "second"))
+    receiver.barrier(A_INBOX)
+    assert receiver.delivered == []
+    receiver.offer(B_GROUP, 7, "first")
+    assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_two_outcomes_that_nobody_could_tell_keep_their_order() -> None:
+    """The second and the third wait for what their writer knew as little of as of each other."""
+    receiver = Receiver()
+    receiver.offer(A_GROUP, 1, "first")
+    receiver.offer(A_GROUP, 2, "third", b=after_doubt(INBOX, "second"))
+    receiver.offer(B_INBOX, 1, "second", a=after_doubt(GROUP, "first"))
+    receiver.barrier(A_GROUP)
+    receiver.barrier(B_INBOX)
+    assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_a_cut_lane_is_searched_for_a_doubt() -> None:
+    """What it holds is delivered in its turn; what it does not hold can't come any more."""
+    receiver = Receiver()
+    receiver.offer(A_INBOX, 5, "second", b=after_group(7))
+    receiver.offer(A_GROUP, 1, "third", a=after_doubt(INBOX, "second"))
+    receiver.sequencer.close(A_INBOX)
+    receiver.offer(A_GROUP, 2, "fourth", a=after_doubt(INBOX, "second"))
+    assert (receiver.delivered, receiver.overtaken) == ([], [])
+    receiver.offer(B_GROUP, 7, "first")
+    assert receiver.delivered == ["first", "second", "third", "fourth"]
+
+
 def test_a_cut_overtakes_an_unknown_outcome() -> None:
     """Who waited for it goes on; whatever was written to the lane until now is too late then."""
     receiver = Receiver()
-    receiver.offer(B_GROUP, 3, "went on", a=after_inbox(UNKNOWN))
+    receiver.offer(B_GROUP, 3, "went on", a=after_doubt(INBOX, "lost"))
     assert receiver.overtaken == []
     receiver.sequencer.close(A_INBOX)
     assert (receiver.delivered, receiver.overtaken) == (["went on"], [(A_INBOX, LIFE)])
-    receiver.offer(B_GROUP, 4, "too", a=after_inbox(UNKNOWN))
+    receiver.offer(B_GROUP, 4, "too", a=after_doubt(INBOX, "lost"))
     assert receiver.overtaken == [(A_INBOX, LIFE)] * 2
 
 
@@ -326,12 +439,14 @@ class Written(NamedTuple):
 class Line:
     """A lane: its log at the shard, and how far the receiver has got."""
 
+    life: str = LIFE
     log: list[Written] = field(default_factory=list)
     position: int = 0
     arrived: int = 0
     open: bool = True
     # A barrier on its way: what `begin` gave, and the log's length when the shard saw it.
-    barrier: tuple[tuple[int, int], int] | None = None
+    barrier: tuple[Begun, int] | None = None
+    begun: Begun | None = None
     again: bool = False
     overtaken: int = 0  # so much of the log must not be delivered any more
 
@@ -346,10 +461,9 @@ class World:
         # By task and by the shard of the inbox: each inbox is that of one channel, and both
         # channels are members of every group.
         self.delivered: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
-        self.cancelled: set[int] = set()
         # Tasks that wait for a shard to tell where its last write went.
         self.settling: dict[int, Lane] = {}
-        self.sequencer = Sequencer(self._deliver, self._ask, self._overtake)
+        self.sequencer = Sequencer(self._deliver, self._ask, _print_of, self._overtake)
         for lane in LANES:
             self.sequencer.open(lane, LIFE)
 
@@ -362,11 +476,18 @@ class World:
         number = self.numbers[task] = self.numbers[task] + 1
         marks = trail.marks(lane, 0.0, WINDOW_S)
         line.log.append(Written(line.position, task if ours else None, number, marks))
+        if told == "position":
+            self.trails[task] = trail.after(lane, line.life, line.position, 0.0)
+            return
+        self.trails[task] = trail.in_doubt(lane, line.life, _print_of((task, number)), 0.0)
         if told == "later":
             self.settling[task] = lane
-        else:
-            noted = line.position if told == "position" else UNKNOWN
-            self.trails[task] = trail.after(lane, LIFE, noted, 0.0)
+
+    def fail(self, task: int, lane: Lane) -> None:
+        """The writer is told nothing, and nothing was written."""
+        number = self.numbers[task] = self.numbers[task] + 1
+        trail, life = self.trails[task], self.lines[lane].life
+        self.trails[task] = trail.in_doubt(lane, life, _print_of((task, number)), 0.0)
 
     def arrive(self, lane: Lane) -> None:
         """The next message of the lane reaches the process."""
@@ -385,7 +506,9 @@ class World:
         line = self.lines[lane]
         if line.again and line.barrier is None and line.open:
             line.again = False
-            line.barrier = (self.sequencer.begin(lane), len(line.log))
+            # One that was cut is made again, for those who asked for it.
+            line.begun = line.begun or self.sequencer.begin(lane)
+            line.barrier = (line.begun, len(line.log))
 
     def answer_barrier(self, lane: Lane) -> None:
         line = self.lines[lane]
@@ -394,13 +517,25 @@ class World:
         begun, end = line.barrier
         while line.arrived < end:
             self.arrive(lane)
-        line.barrier = None
+        line.barrier = line.begun = None
         self.sequencer.reached(lane, begun)
 
     def cut(self, lane: Lane) -> None:
         line = self.lines[lane]
-        line.open, line.barrier, line.again = False, None, False
+        line.open, line.barrier, line.again = False, None, line.barrier is not None
         self.sequencer.close(lane)
+
+    def restart(self, lane: Lane) -> None:
+        """The lane's shard begins anew, blank; what its writers have not settled is settled."""
+        for task, unsettled in list(self.settling.items()):
+            if unsettled.shard == lane.shard:
+                self._settle(task)
+        for other in LANES:
+            if other.shard == lane.shard:
+                self.cut(other)
+                old = self.lines[other]
+                life = f"{old.life}+"
+                self.lines[other] = Line(life, open=False, again=old.again, begun=old.begun)
 
     def heal(self, lane: Lane) -> None:
         """An inbox goes on where it was; a subscription has missed what came meanwhile."""
@@ -410,7 +545,7 @@ class World:
         line.open = True
         if lane.kind == GROUP:
             line.arrived = len(line.log)
-        self.sequencer.open(lane, LIFE)
+        self.sequencer.open(lane, line.life)
 
     def settle(self) -> None:
         """Everything arrives that is on its way, and every barrier is answered."""
@@ -445,14 +580,18 @@ class World:
         """The shard tells its counter to a task: by now others may have written, too."""
         lane = self.settling.pop(task, None)
         if lane is not None:
-            position = self.lines[lane].position
-            self.trails[task] = self.trails[task].after(lane, LIFE, position, 0.0)
+            line = self.lines[lane]
+            self.trails[task] = self.trails[task].after(lane, line.life, line.position, 0.0)
 
     def _ask(self, lane: Lane) -> None:
         self.lines[lane].again = True
 
     def _overtake(self, lane: Lane, _incarnation: str) -> None:
         self.lines[lane].overtaken = len(self.lines[lane].log)
+
+
+def _print_of(item: tuple[int, int]) -> int:
+    return item[0] * 1000 + item[1]
 
 
 def _channels(lane: Lane) -> tuple[str, ...]:
@@ -464,8 +603,8 @@ _tasks = st.integers(min_value=0, max_value=2)
 _writes = st.tuples(st.just("write"), _tasks, _lanes)
 _moves = st.tuples(st.sampled_from(["arrive", "arrive", "see_barrier", "answer_barrier"]), _lanes)
 _foreign = st.tuples(st.just("foreign"), _tasks, _lanes)
-_unknown = st.tuples(st.sampled_from(["unknown", "cancelled"]), _tasks, _lanes)
-_cuts = st.tuples(st.sampled_from(["cut", "heal"]), _lanes)
+_unknown = st.tuples(st.sampled_from(["unknown", "cancelled", "fail"]), _tasks, _lanes)
+_cuts = st.tuples(st.sampled_from(["cut", "cut", "heal", "heal", "restart"]), _lanes)
 
 
 def play(steps: list[tuple[Any, ...]]) -> World:
@@ -476,11 +615,7 @@ def play(steps: list[tuple[Any, ...]]) -> World:
         elif verb == "unknown":
             world.write(*args, told="later")
         elif verb == "cancelled":
-            # Of two writes that nobody can tell about, nobody can tell which was the first. A
-            # writer asks the shard at its next write, so that needs two that can't be asked.
-            told = "later" if world.cancelled else "nothing"
-            world.cancelled.add(args[0])
-            world.write(*args, told=told)
+            world.write(*args, told="nothing")
         else:
             getattr(world, verb)(*args)
     return world
@@ -502,7 +637,7 @@ def test_without_faults_everything_is_delivered_once_and_in_order(
     st.lists(st.one_of(_writes, _writes, _moves, _moves, _foreign, _unknown, _cuts), max_size=60)
 )
 def test_cuts_lose_messages_but_never_their_order(steps: list[tuple[Any, ...]]) -> None:
-    """Lanes that are cut and come back at any moment: nothing twice, nothing out of order."""
+    """Lanes that are cut and come back, shards that begin anew: nothing twice or out of order."""
     world = play(steps)
     world.settle()
 

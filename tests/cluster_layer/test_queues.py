@@ -9,12 +9,12 @@ import pytest
 import redis
 
 from cluster_layer import queues, scripts
-from cluster_layer.buffers import Loss, Mailbox
+from cluster_layer.buffers import Loss, Mailbox, Parcel
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import Endpoint
-from cluster_layer.links import Link, LinkSettings
-from cluster_layer.queues import QueueReader
+from cluster_layer.links import LinkSettings
+from cluster_layer.queues import QueueReader, put_back
+from tests.support.parts import link_to, links_to, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -36,7 +36,8 @@ class Process:
         self.boxes: dict[str, Mailbox] = {}
         self.lost: Counter[Loss] = Counter()
         self.nobody: list[str] = []
-        self.link = Link("shard", Endpoint.from_url(url), SETTINGS, Counters())
+        self.url = url
+        self.link = link_to(url, SETTINGS)
         self.reader = QueueReader(self.link, self, EXPIRY_MS)
 
     def receive(self, channel: str) -> Receiver:
@@ -80,10 +81,10 @@ class Shard:
 
     async def push(self, process: Process, channel: str, *bodies: str) -> None:
         await process.link.ready()
-        key = process.link.keys.queue(channel)
+        keys = process.link.keys
         for body in bodies:
-            arguments = (10_000, EXPIRY_MS, 2**53, body)
-            assert self.redis.eval(scripts.QUEUE_PUSH.text, 1, key, *arguments)[0] == 1
+            arguments = ([keys.queue(channel)], 10_000, EXPIRY_MS, body)
+            assert run_script(self.redis, scripts.QUEUE_PUSH, keys.cluster, *arguments)[0] == 1
 
     def waiting(self, process: Process, channel: str) -> list[str]:
         items = self.redis.lrange(process.link.keys.queue(channel), 0, -1)
@@ -205,8 +206,11 @@ async def test_expired_items_are_counted(process: Process, shard: Shard) -> None
 async def test_what_is_put_back_is_received_next(process: Process, shard: Shard) -> None:
     """By whoever waits, here or elsewhere, before everything that came later."""
     await shard.push(process, "q", "3")
-    deadline = str(2**52).encode()
-    await process.reader.put_back("q", [deadline + b":1", deadline + b":2"])
+    links = links_to(process.url, settings=SETTINGS, counters=Counters())
+    now = asyncio.get_running_loop().time()
+    parcels = [Parcel(b"", b"", now + 60, b"123:" + body) for body in (b"1", b"2")]
+    await put_back(links, "q", parcels, EXPIRY_MS, now)
+    await links.close()
     assert [await process.receive("q") for _ in range(3)] == ["1", "2", "3"]
 
 

@@ -9,13 +9,12 @@ import pytest
 import redis
 
 from cluster_layer.connection import Connection
-from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, LinkSettings
 from cluster_layer.reader import Reader
+from tests.support.parts import link_to
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -49,7 +48,7 @@ class Blocked(Reader[Connection]):
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncIterator[tuple[Link, Blocked]]:
-    link = Link("shard", Endpoint.from_url(url), SETTINGS, Counters())
+    link = link_to(url, SETTINGS)
     reader = Blocked(link)
     try:
         await link.ready()
@@ -125,7 +124,7 @@ async def test_stopping_leaves_nothing_behind(proxy: TcpProxy) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
     await eventually_async(lambda: proxy.connections_open == 0)
 
-    link = Link("shard", Endpoint.from_url(proxy.url), SETTINGS, Counters())
+    link = link_to(proxy.url, SETTINGS)
     proxy.blackhole()
     reader = Blocked(link)
     await eventually_async(lambda: proxy.connections_open == 2)

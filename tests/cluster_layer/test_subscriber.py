@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import redis
 
-from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import HEARTBEAT_S, Link, LinkSettings
+from cluster_layer.links import HEARTBEAT_S, LinkSettings
 from cluster_layer.subscriber import Subscriber, SubscriberConnection, _in_order
+from tests.support.parts import link_to
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -29,7 +29,9 @@ class Process:
         self.events: list[str] = []
         self.missed = 0
         self.positions: dict[str, int] = {}
-        self.link = Link("shard", Endpoint.from_url(url), settings, Counters())
+        self.process_id = "1"
+        self.announced: list[int] = []
+        self.link = link_to(url, settings)
         self.subscriber = Subscriber(self.link, self)
 
     def groups_on(self, shard: str) -> list[str]:
@@ -50,6 +52,10 @@ class Process:
         assert shard == "shard"
         return self.positions.get(incarnation)
 
+    def on_announcement(self, shard: str, epoch: int) -> None:
+        assert shard == "shard"
+        self.announced.append(epoch)
+
     def on_missed(self, shard: str, publications: int) -> None:
         assert shard == "shard"
         self.missed += publications
@@ -57,7 +63,7 @@ class Process:
     async def join(self, *groups: str) -> None:
         self.groups += groups
         for group in groups:
-            await self.subscriber.subscribe(group)
+            await self.subscriber.subscribe([group])
 
     async def close(self) -> None:
         await asyncio.gather(self.subscriber.stop(), return_exceptions=True)
@@ -94,6 +100,7 @@ def shard(redis_server: RedisServer) -> Iterator[Shard]:
 @pytest.fixture
 async def process(proxy: TcpProxy) -> AsyncIterator[Process]:
     process = Process(proxy.url)
+    await process.link.ready()  # what the tests cut must have come up
     yield process
     await process.close()
 
@@ -188,6 +195,21 @@ def test_a_change_that_was_also_heard_counts_once() -> None:
     assert payloads == [b"6:store", b"7:message", b"8:unstore", b"9:message"]
 
 
+async def test_a_subscription_to_the_next_life_ends_the_connection_to_the_last(
+    process: Process,
+) -> None:
+    """What is asked for on it would be about what is gone."""
+    await process.subscriber.entered()
+    link, subscription = process.link, process.subscriber._connection
+    assert subscription is not None
+    subscription.close("cut")
+    old = link.connection
+    assert old is not None
+    old.incarnation = "another"
+    await eventually_async(lambda: process.events == ["up", "down", "up"])
+    assert old.lost == "the shard has begun another life"
+
+
 async def test_a_shard_on_which_nothing_was_seen_needs_no_catching_up(
     process: Process, shard: Shard, proxy: TcpProxy
 ) -> None:
@@ -208,7 +230,7 @@ async def test_a_dead_shard_is_told_and_outlived(redis_server: RedisServer, shar
     redis_server.kill()
     await eventually_async(lambda: process.events[-1] == "down")
     with pytest.raises((ShardUnavailable, DeliveryUnknown)):
-        await process.subscriber.subscribe("b")
+        await process.subscriber.subscribe(["b"])
     redis_server.start()
     await eventually_async(lambda: process.link.keys.incarnation != before)
     await eventually_async(lambda: shard.subscribed(process, "a"))

@@ -11,13 +11,20 @@ import redis
 from cluster_layer.buffers import Loss
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.endpoints import endpoints_of
-from cluster_layer.envelope import CONTROL, Envelope, decode, encode_body
+from cluster_layer.envelope import (
+    CONTROL,
+    MESSAGE,
+    Envelope,
+    decode,
+    encode,
+    encode_body,
+    fingerprint,
+)
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
-from cluster_layer.links import Link, Links, LinkSettings
-from cluster_layer.order import GROUP, UNKNOWN, Lane, Mark, Trail
-from cluster_layer.routing import fixed_routes
+from cluster_layer.links import Link, LinkSettings
+from cluster_layer.order import GROUP, INBOX, Doubt, Lane, Mark, Trail
 from cluster_layer.writer import TrailCell, Writer
+from tests.support.parts import links_to
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -31,7 +38,7 @@ class Sender:
     def __init__(self, url: str, server: RedisServer) -> None:
         self.counters = Counters()
         settings = LinkSettings("test", timeout_s=2.0, connect_timeout_s=2.0)
-        self.links = Links(fixed_routes(endpoints_of([url])), settings, self.counters)
+        self.links = links_to(url, settings=settings, counters=self.counters)
         self.writer = Writer(self.links, self.counters, None, lambda _: 3, EXPIRY_MS)
         self.redis: Any = redis.Redis.from_url(server.url, protocol=2)
         self.cell = TrailCell(Trail())
@@ -49,14 +56,22 @@ class Sender:
 
     def entries(self) -> list[tuple[int, Envelope]]:
         """Position and envelope of what is in the inbox."""
-        found = self.redis.xrange(self.link.keys.inbox("p.2!"))
-        return [(int(fields[b"p"]), decode(fields[b"m"])) for _, fields in found]
+        return [(int(fields[b"p"]), decode(fields[b"m"])) for fields in self.inbox()]
+
+    def inbox(self) -> list[dict[bytes, bytes]]:
+        return [fields for _, fields in self.redis.xrange(self.link.keys.inbox("p.2!"))]
 
     def inbox_mark(self) -> int | None:
         """The position of its last entry that the task would give a group message now."""
+        return self._mark().inbox
+
+    def doubts(self) -> tuple[Doubt, ...]:
+        return self._mark().doubts
+
+    def _mark(self) -> Mark:
         marks = self.cell.trail.marks(Lane(self.link.shard, GROUP), 0.0, 1e12)
         assert marks is not None
-        return marks[self.link.shard].inbox
+        return marks[self.link.shard]
 
     def counted(self) -> dict[str, int]:
         (counters,) = self.counters.as_dict()["shards"].values()
@@ -141,12 +156,33 @@ async def test_an_unknown_send_is_marked_with_what_the_shard_says(
 async def test_a_write_that_nobody_can_tell_about_is_marked_as_unknown(
     sender: Sender, proxy: TcpProxy
 ) -> None:
-    """The shard does not answer the question for its counter either: any position is possible."""
+    """The shard does not answer the question for its counter either: readers look for the bytes."""
     await sender.send(THEIRS)
     proxy.blackhole("replies")
     with pytest.raises(DeliveryUnknown):
         await sender.send(THEIRS)
-    assert sender.inbox_mark() == UNKNOWN
+    assert sender.inbox_mark() == 1
+    (_, data) = [fields[b"m"] for fields in sender.inbox()]
+    assert sender.doubts() == (Doubt(INBOX, fingerprint("", data)),)
+    proxy.heal()
+    await sender.link.ready()
+    await sender.group_send()
+    assert (sender.inbox_mark(), sender.doubts()) == (2, ())
+
+
+async def test_a_group_send_that_nobody_can_tell_about_is_marked_with_its_group(
+    sender: Sender, proxy: TcpProxy
+) -> None:
+    """The name is not among the bytes, and equal bytes go to many groups."""
+    proxy.blackhole("replies")
+    with pytest.raises(DeliveryUnknown):
+        await sender.group_send("g")
+    body = encode_body({"type": "t"}, 1000)
+    written = fingerprint("g", encode(MESSAGE, EXPIRY_MS, None, None, body))
+    marks = sender.cell.trail.marks(Lane(sender.link.shard, INBOX), 0.0, 1e12)
+    assert marks == {
+        sender.link.shard: Mark(sender.link.keys.incarnation, None, None, (Doubt(GROUP, written),))
+    }
 
 
 async def test_a_dead_shard_is_counted_as_refused(redis_server: RedisServer) -> None:

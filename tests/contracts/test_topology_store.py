@@ -1,88 +1,30 @@
 """What every topology store promises, asked of all of them."""
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from threading import Event
 
 import pytest
-from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
+from tests.contracts.places import Place
 from tests.support.waiting import eventually
-from tests.support.zookeeper import ZooKeeperServer
+from tests.topology.strategies import CLUSTER
 from topology.codec import MAX_BYTES
 from topology.errors import StaleEpoch, StoreUnavailable, TopologyInvalid, TopologyTooLarge
 from topology.model import Shard, Topology
 from topology.planning import initial_topology
 from topology.ports import TopologyStore
-from topology.stores import memory, open_store
 
-FIRST = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://:secret@b:6379", 2)])
+FIRST = initial_topology(
+    [Shard("a", "redis://a:6379"), Shard("b", "redis://:secret@b:6379", 2)], cluster=CLUSTER
+)
 SECOND = replace(FIRST, epoch=2)
-TOO_LARGE = initial_topology([Shard(f"{i}", f"redis://{i}/{'x' * 2030}") for i in range(256)])
-
-
-@dataclass
-class Place:
-    """One place where a topology may be, and another program's ways to spoil it."""
-
-    url: str
-    put: Callable[[bytes], object]
-    delete: Callable[[], object]
-    stores: list[TopologyStore] = field(default_factory=list)
-
-    def open(self) -> TopologyStore:
-        self.stores.append(open_store(self.url))
-        return self.stores[-1]
-
-
-def memory_place() -> Place:
-    name = uuid.uuid4().hex
-    cell = memory._cells.setdefault(name, memory._Cell())
-    return Place(
-        f"memory://{name}",
-        lambda data: setattr(cell, "data", data),
-        lambda: setattr(cell, "data", None),
-    )
-
-
-def file_place(directory: Path) -> Place:
-    path = directory / "topology.json"
-    return Place(path.as_uri(), path.write_bytes, path.unlink)
-
-
-def zookeeper_place(server: ZooKeeperServer, client: KazooClient) -> Place:
-    path = f"/{uuid.uuid4().hex}/topology"
-
-    def put(data: bytes) -> None:
-        client.ensure_path(path)
-        client.set(path, data)
-
-    return Place(f"zookeeper://{server.hosts}{path}", put, lambda: client.delete(path))
-
-
-@pytest.fixture(params=["memory", "file", "zookeeper"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    client: KazooClient | None = None
-    if request.param == "memory":
-        made = memory_place()
-    elif request.param == "file":
-        made = file_place(tmp_path)
-    else:
-        server = request.getfixturevalue("zookeeper")
-        client = KazooClient(server.hosts)
-        client.start()
-        made = zookeeper_place(server, client)
-    yield made
-    for store in made.stores:
-        store.close()
-    if client is not None:
-        client.stop()
-        client.close()
+TOO_LARGE = initial_topology(
+    [Shard(f"{i}", f"redis://{i}/{'x' * 2030}") for i in range(256)], cluster=CLUSTER
+)
 
 
 def test_an_empty_place_reads_as_none(place: Place) -> None:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from cluster_layer import ClusterChannelLayer
 from cluster_layer.embedded import RedisServer
 from tests.support.layers import (
     DEADLINE_S,
+    name_on,
+    new_channel_on,
     numbered,
     numbers_before_end,
     only_end_comes,
@@ -23,6 +26,8 @@ from tests.support.layers import (
     receive,
     receive_numbers,
     shared_config,
+    topology_file,
+    unique_prefix,
 )
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually, eventually_async
@@ -80,6 +85,46 @@ async def test_a_write_whose_answer_is_lost_is_not_repeated(
             arrived = await _numbers_until_healed(layer, channel)
             # A group's message that was published while its subscription was cut is lost: allowed.
             assert arrived in ([0, 1], [0]) if kind == "group" else arrived == [0, 1]
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["joined itself too", "was only added"])
+async def test_a_member_that_is_added_in_the_shard_s_next_life_gets_one_copy(
+    tmp_path: Path, joined: bool
+) -> None:
+    """By another process, before the member's own has come back to the shard."""
+    with RedisServer() as home, RedisServer() as other, proxy_to(home) as proxy:
+        config: dict[str, Any] = {"prefix": unique_prefix(), "timeout": 0.5, "connect_timeout": 0.5}
+        theirs = topology_file(tmp_path / "theirs", {"a": home, "b": other})
+        ours = topology_file(tmp_path / "ours", {"a": proxy, "b": other})
+        async with (
+            open_layer(topology=theirs, **config) as sender,
+            open_layer(topology=ours, **config) as member,
+        ):
+            group = await name_on(sender, "a", "group")
+            channel = await new_channel_on(member, "b")
+            asking = asyncio.create_task(member.receive(channel))
+            if joined:
+                await member.group_add(group, channel)
+            proxy.refuse()
+            proxy.cut()
+            home.kill()
+            home.start()
+            await eventually_async(lambda: _is_ok(sender.group_add(group, channel)))
+            await eventually_async(lambda: _is_ok(sender.group_send(group, numbered(0))))
+            proxy.heal()
+            assert (await asking)["n"] == 0  # sent to the member alone, by way of the other shard
+            for number in itertools.count(1):
+                await sender.group_send(group, numbered(number))
+                assert await receive_numbers(member, channel, 1) == [number]
+                if member.stats()["shards"]["a"]["received"] > 5:  # as to any other member
+                    break
+            await sender.group_send(group, numbered(number + 1))
+            await sender.send(channel, numbered(-1, end=True))
+            assert await numbers_before_end(member, channel) == [number + 1]
+
+
+async def _is_ok(operation: Awaitable[None]) -> bool:
+    return await outcome_of(operation) == "ok"
 
 
 @pytest.mark.parametrize("kind", ["direct", "normal", "group"])

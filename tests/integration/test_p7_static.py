@@ -29,7 +29,9 @@ def url(shards: list[RedisServer]) -> Iterator[tuple[str, ZooKeeperServer]]:
     with ZooKeeperServer() as server:
         url = f"zookeeper://{server.hosts}/site"
         store = open_store(url)
-        topology = initial_topology([Shard(f"shard-{s.port}", s.url) for s in shards])
+        topology = initial_topology(
+            [Shard(f"shard-{s.port}", s.url) for s in shards], cluster="7" * 16
+        )
         store.write(topology, expected_epoch=None)
         store.close()
         yield url, server

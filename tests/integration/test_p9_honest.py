@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from cluster_layer import ClusterChannelLayer
+from cluster_layer import ClusterChannelLayer, scripts
 from cluster_layer.embedded import RedisServer
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from tests.support.layers import (
@@ -120,7 +120,8 @@ async def test_an_unanswered_membership_change_is_unknown(
             if not stored:
                 await layer.group_add("group", "orders")
             change = layer.group_add if stored else layer.group_discard
-            proxy.lose_next_reply(match=b"EVALSHA")
+            script = scripts.GROUP_STORE if stored else scripts.GROUP_LEAVE
+            proxy.lose_next_reply(match=script.sha.encode())
             with pytest.raises(DeliveryUnknown):
                 await change("group", "orders")
 

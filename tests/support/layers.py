@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cluster_layer import ClusterChannelLayer
+from cluster_layer.routing import fixed_cluster
 from topology.codec import encode
 from topology.errors import ClusterError
-from topology.model import Shard
+from topology.model import Shard, Topology
 from topology.planning import initial_topology
+from topology.stores import open_store
 
 Message = dict[str, Any]
 Outcome = Literal["ok", "no", "unknown"]
@@ -48,6 +50,15 @@ async def open_layer(
         await layer.close()
 
 
+def topology_store(topology: Topology) -> str:
+    """The URL of a store in this process's memory that holds this topology."""
+    url = f"memory://{uuid.uuid4().hex}"
+    store = open_store(url)
+    store.write(topology, expected_epoch=None)
+    store.close()
+    return url
+
+
 def topology_file(path: Path, servers: Mapping[str, HasUrl]) -> str:
     """The URL of a topology that reaches each shard, by its id, at this server.
 
@@ -55,7 +66,7 @@ def topology_file(path: Path, servers: Mapping[str, HasUrl]) -> str:
     proxies, and another directly.
     """
     shards = [Shard(shard_id, server.url) for shard_id, server in servers.items()]
-    path.write_bytes(encode(initial_topology(shards)))
+    path.write_bytes(encode(initial_topology(shards, cluster=fixed_cluster(servers))))
     return path.as_uri()
 
 
@@ -107,6 +118,15 @@ async def name_on(layer: ClusterChannelLayer, shard: str, stem: str = "name") ->
         if await layer.locate(name) == shard:
             return name
     raise AssertionError(f"no name has its home on {shard}")
+
+
+async def new_channel_on(layer: ClusterChannelLayer, shard: str) -> str:
+    """A channel of this process whose inbox is on this shard."""
+    for number in range(10_000):
+        channel = await layer.new_channel(f"specific{number}")
+        if await layer.locate(channel) == shard:
+            return channel
+    raise AssertionError(f"no inbox has its home on {shard}")
 
 
 async def names_on_all_shards(layer: ClusterChannelLayer, stem: str = "name") -> list[str]:

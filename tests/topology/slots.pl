@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# Routes the names of tests/vectors/slots.json as a program in another language would:
-# from the hash's definition and the topology's JSON, with nothing of ours.
+# Routes the names of tests/vectors/slots.json and topologies.json as a program in another language
+# would: from the hash's definition and the topology's JSON, with nothing of ours.
 use strict;
 use warnings;
 use integer;    # 64-bit products wrap around; the low 32 bits are all that counts
@@ -31,19 +31,52 @@ sub murmur3 {
     return low( $state ^ shifted( $state, 16 ) );
 }
 
-open( my $file, '<:raw', $ARGV[0] ) or die "cannot open $ARGV[0]: $!\n";
-my $golden = decode_json( do { local $/; <$file> } );
-my $topology = $golden->{topology};
-my $agreed   = 0;
-for my $entry ( @{ $golden->{names} } ) {
-    my $name = $entry->{name};
+sub read_json {
+    open( my $file, '<:raw', $_[0] ) or die "cannot open $_[0]: $!\n";
+    return decode_json( do { local $/; <$file> } );
+}
+
+sub hash_of {
+    my ($name) = @_;
     $name =~ s/!.*$/!/s;
     utf8::encode($name);
-    my $hash  = murmur3($name);
+    return murmur3($name);
+}
+
+# The shard at a slot of one of the topology's tables.
+sub owner {
+    my ( $topology, $table, $slot ) = @_;
+    my $width = @{ $topology->{shards} } <= 256 ? 2 : 3;
+    return $topology->{shards}[ hex substr( $topology->{$table}, $width * $slot, $width ) ];
+}
+
+# Where the slot is served as well, or undef.
+sub other_home {
+    my ( $topology, $slot ) = @_;
+    my ($table) = grep { defined $topology->{$_} } qw(pending previous);
+    return undef unless defined $table;
+    my ( $here, $there ) = map { owner( $topology, $_, $slot ) } 'table', $table;
+    return $there->{id} eq $here->{id} || $there->{state} eq 'down' ? undef : $there->{id};
+}
+
+my $golden = read_json( $ARGV[0] );
+my $agreed = 0;
+for my $entry ( @{ $golden->{names} } ) {
+    my $hash  = hash_of( $entry->{name} );
     my $slot  = $hash & 4095;
-    my $shard = $topology->{shards}[ hex substr( $topology->{table}, 2 * $slot, 2 ) ]{id};
+    my $shard = owner( $golden->{topology}, 'table', $slot )->{id};
     die "$entry->{name}: hash $hash, slot $slot, shard $shard\n"
         unless $hash == $entry->{hash} && $slot == $entry->{slot} && $shard eq $entry->{shard};
     $agreed++;
+}
+for my $vector ( @{ read_json( $ARGV[1] )->{topologies} } ) {
+    for my $place ( @{ $vector->{places} } ) {
+        my $slot  = hash_of( $place->{name} ) & 4095;
+        my $shard = owner( $vector->{topology}, 'table', $slot )->{id};
+        my $other = other_home( $vector->{topology}, $slot ) // 'none';
+        die "$vector->{about}: $place->{name}: $shard, $other\n"
+            unless $shard eq $place->{shard} && $other eq ( $place->{other} // 'none' );
+        $agreed++;
+    }
 }
 print "$agreed names agree\n";

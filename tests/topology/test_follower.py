@@ -17,6 +17,7 @@ from threading import enumerate as threads
 import pytest
 
 from tests.support.waiting import eventually
+from tests.topology.strategies import CLUSTER
 from topology.codec import MAX_BYTES, decode, encode
 from topology.errors import StoreUnavailable, TopologyUnavailable
 from topology.follower import Condition, Follower, objection_to
@@ -25,8 +26,10 @@ from topology.planning import initial_topology
 from topology.ports import TopologyStore
 from topology.stores import open_store
 
-BASE = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://:hunter2@b:6379")])
-OTHER = initial_topology([Shard("c", "redis://c:6379")])
+BASE = initial_topology(
+    [Shard("a", "redis://a:6379"), Shard("b", "redis://:hunter2@b:6379")], cluster=CLUSTER
+)
+OTHER = initial_topology([Shard("c", "redis://c:6379")], cluster=CLUSTER)
 START_S = 30.0
 NEVER_S = 3600.0
 
@@ -291,6 +294,22 @@ def test_a_copy_that_cannot_be_used_is_no_obstacle(
     rig.followers.append(blocked)
     assert blocked.start(START_S) == at(1)
     assert any("cannot be written" in record.getMessage() for record in caplog.records)
+
+
+def test_a_topology_that_came_by_another_way_is_kept(rig: Rig) -> None:
+    """It is told and copied like one of the store's, which counts again when it is ahead."""
+    rig.put(at(1))
+    follower = rig.started()
+    told: list[int] = []
+    follower.subscribe(lambda topology: told.append(topology.epoch))
+    for epoch in (2, 3, 1):
+        follower.offer(at(epoch))
+    eventually(lambda: follower.current == at(3))
+    eventually(lambda: decode(rig.copy.read_bytes()) == at(3))
+    eventually(lambda: follower.condition is Condition.LOWER_EPOCH)
+    rig.put(at(4))
+    eventually(lambda: follower.current == at(4))
+    assert told[-2:] == [3, 4]
 
 
 def test_a_closed_follower_has_closed_its_store(rig: Rig) -> None:

@@ -19,11 +19,16 @@ PURE = (
     "topology.errors",
     "topology.model",
     "topology.hashing",
+    "topology.fields",
     "topology.planning",
+    "topology.plans",
     "topology.transitions",
     "topology.health",
+    "topology.matching",
+    "topology.history",
     "topology.codec",
     "topology.ports",
+    "topology.progress",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.gaps",
@@ -35,6 +40,8 @@ PURE = (
     "cluster_layer.buffers",
     "cluster_layer.batching",
     "cluster_layer.order",
+    "cluster_layer.controls",
+    "cluster_layer.members",
     "chaos.history",
     "chaos.generators",
     "chaos.report",
@@ -60,13 +67,12 @@ THIRD_PARTY = {
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
     "hiredis": ("cluster_layer.batching", "cluster_layer.connection"),
-    "kazoo": ("topology.stores.zookeeper",),
+    "kazoo": ("topology.stores.zookeeper", "topology.stores.zookeeper_session"),
     "mmh3": ("topology.hashing", "topology.planning"),
     "msgpack": (
         "cluster_layer.envelope",
         "cluster_layer.flush",
-        "cluster_layer.arrivals",
-        "cluster_layer.writer",
+        "cluster_layer.controls",
     ),
     "prometheus_client": ("cluster_layer.metrics.*",),
     "redis": (
@@ -173,7 +179,7 @@ def test_there_is_no_import_cycle() -> None:
 def test_the_rules_are_about_something() -> None:
     """The tables find the modules that they speak of, and see an offence."""
     assert {"topology.model", "topology.stores.zookeeper"} <= MODULES.keys()
-    assert "kazoo.client" in set(imports_of("topology.stores.zookeeper"))
+    assert "kazoo.client" in set(imports_of("topology.stores.zookeeper_session"))
     assert "topology.errors" in set(imports_of("topology.model"))
     assert forbidden("time")
     assert forbidden("kazoo.client")

@@ -8,16 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.topology.strategies import topologies
+from tests.topology.strategies import CLUSTER, OPERATOR, topologies
 from topology.errors import TopologyInvalid
 from topology.hashing import SLOTS, slot_of
-from topology.model import Phase, Shard, ShardState, SlotTable, Topology, redacted_url
+from topology.model import Change, Phase, Shard, ShardState, SlotTable, Topology, redacted_url
 
 A = Shard("a", "redis://a:6379")
 B = Shard("b", "redis://b:6379", 2)
 TABLE = SlotTable(("a", "b") * (SLOTS // 2))
 ALL_B = SlotTable(("b",) * SLOTS)
-STEADY = Topology(3, (A, B), TABLE)
+STEADY = Topology(CLUSTER, 3, (A, B), TABLE)
+CHANGE = Change("1" * 16, "all to b", OPERATOR, 1_700_000_000, 3, ALL_B, slots=2048, step=64)
 
 
 def test_a_name_is_owned_by_the_owner_of_its_slot() -> None:
@@ -75,14 +76,17 @@ def test_a_state_is_one_of_the_known() -> None:
 
 
 WRONG: list[tuple[str, dict[str, object]]] = [
+    ("cluster must be 16", {"cluster": "C0FFEE0123456789"}),
+    ("cluster must be 16", {"cluster": None}),
+    ("the change must be a Change", {"change": "all to b"}),
     ("epoch", {"epoch": 0}),
     ("epoch", {"epoch": 2**53}),
     ("epoch", {"epoch": True}),
     ("epoch", {"epoch": 1.0}),
-    ("1 to 256 shards", {"shards": ()}),
-    ("tuple of 1 to 256", {"shards": [A, B]}),
+    ("1 to 1024 shards", {"shards": ()}),
+    ("tuple of 1 to 1024", {"shards": [A, B]}),
     ("tuple of Shard", {"shards": (A, "b")}),
-    ("1 to 256", {"shards": tuple(Shard(f"s{i}", f"redis://{i}") for i in range(257))}),
+    ("1 to 1024", {"shards": tuple(Shard(f"s{i}", f"redis://{i}") for i in range(1025))}),
     ("two shards have the id 'a'", {"shards": (A, B, replace(B, id="a", url="redis://x"))}),
     ("has the URL of another", {"shards": (A, B, replace(A, id="c"))}),
     ("'b', which is not a shard", {"shards": (A,)}),
@@ -107,17 +111,93 @@ def test_an_inconsistent_topology_is_refused(reason: str, change: dict[str, obje
         replace(STEADY, **change)  # type: ignore[arg-type]
 
 
+@given(topologies())
+def test_a_moving_slot_has_an_other_home(topology: Topology) -> None:
+    """It is the owner to come or the one that was, if that differs and is not down."""
+    other = topology.pending or topology.previous or topology.table
+    moving = set(topology.moving)
+    for slot in range(SLOTS):
+        here, there = topology.owner_of(slot), topology.shard(other.owners[slot])
+        wanted = None if here is there or there.state is ShardState.DOWN else there
+        assert topology.other_home(slot) is wanted
+        assert (slot in moving) is (wanted is not None)
+
+
+def test_a_slot_has_no_other_home_on_a_shard_that_is_down() -> None:
+    """What was lost with a shard is not read there."""
+    down = replace(A, state=ShardState.DOWN)
+    changed = Topology(CLUSTER, 4, (down, B), ALL_B, Phase.COMMITTED, previous=TABLE)
+    assert changed.moving == ()
+    assert replace(changed, shards=(A, B)).moving == TABLE.slots_of("a")
+
+
+def test_final_shards_are_those_that_stay() -> None:
+    """During a change the shards that leave are there, at its end they are not."""
+    leaving = replace(CHANGE, leaving=("a",))
+    assert STEADY.final_shards() == (A, B)
+    assert replace(STEADY, change=leaving).final_shards() == (B,)
+
+
+WRONG_CHANGES: list[tuple[str, dict[str, object]]] = [
+    ("id of a change must be 16", {"id": "7"}),
+    ("summary", {"summary": "a\nb"}),
+    ("summary", {"summary": "x" * 501}),
+    ("operator", {"operator": "ada"}),
+    ("started_at", {"started_at": -1}),
+    ("began_from", {"began_from": 0}),
+    ("SlotTable", {"table": ("b",) * SLOTS}),
+    ("the slots", {"slots": SLOTS + 1}),
+    ("the step", {"step": 0}),
+    ("the step", {"step": True}),
+    ("arriving", {"arriving": ["a"]}),
+    ("leaving", {"leaving": ("a", "a")}),
+    ("former", {"former": ("a",)}),
+    ("pause", {"paused": False}),
+    ("aborting", {"aborting": 1}),
+]
+
+
+@pytest.mark.parametrize(("reason", "change"), WRONG_CHANGES)
+def test_an_impossible_change_is_refused(reason: str, change: dict[str, object]) -> None:
+    """A change checks its own fields; the error names the field."""
+    with pytest.raises(TopologyInvalid, match=reason):
+        replace(CHANGE, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [
+        ("the table of the change: slots belong to 'c'", {"table": SlotTable(("c",) * SLOTS)}),
+        ("'b' is leaving, and gets slots", {"leaving": ("b",)}),
+        ("leaving: 'c' is not a shard", {"leaving": ("c",)}),
+        ("arriving: 'c' is not a shard", {"arriving": ("c",)}),
+        ("undone in phase steady", {"aborting": True}),
+    ],
+)
+def test_a_change_fits_its_topology(reason: str, change: dict[str, object]) -> None:
+    """What it speaks of is there, and the shards that it ends with can own slots."""
+    with pytest.raises(TopologyInvalid, match=reason):
+        replace(STEADY, change=replace(CHANGE, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("operator", [{"user": "a\0"}, {"host": None}, {"pid": -1}, {"pid": "1"}])
+def test_an_impossible_operator_is_refused(operator: dict[str, object]) -> None:
+    """Texts are printable, the process id is a number."""
+    with pytest.raises(TopologyInvalid, match="the operator's"):
+        replace(OPERATOR, **operator)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("owners", [(), ("a",) * 4095, ["a"] * SLOTS, (1,) * SLOTS])
 def test_a_table_names_one_shard_per_slot(owners: tuple[str, ...]) -> None:
     """A table is a tuple of exactly 4,096 ids."""
     with pytest.raises(TopologyInvalid):
-        Topology(1, (A,), SlotTable(owners))
+        Topology(CLUSTER, 1, (A,), SlotTable(owners))
 
 
 def test_a_shard_that_is_down_may_be_in_the_previous_table() -> None:
     """After a commit a source may be lost before its leftovers are read."""
     down = replace(A, state=ShardState.DOWN)
-    changed = Topology(4, (down, B), ALL_B, Phase.COMMITTED, previous=TABLE)
+    changed = Topology(CLUSTER, 4, (down, B), ALL_B, Phase.COMMITTED, previous=TABLE)
     assert changed.shard_of("room") is B
 
 
@@ -144,5 +224,5 @@ def test_a_shown_url_keeps_its_secrets(url: str, shown: str) -> None:
 def test_no_userinfo_leaks_into_a_repr(userinfo: str) -> None:
     """Whatever characters a password has, repr and str of a shard and a topology hide it."""
     shard = Shard("a", f"redis://user:hunter2{userinfo}hunter2@host")
-    topology = Topology(1, (shard,), SlotTable(("a",) * SLOTS))
+    topology = Topology(CLUSTER, 1, (shard,), SlotTable(("a",) * SLOTS))
     assert "hunter2" not in f"{shard!r} {shard} {topology!r} {topology}"

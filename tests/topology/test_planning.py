@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.topology.strategies import any_weights, shard_sets, usual_weights
+from tests.topology.strategies import CLUSTER, any_weights, shard_sets, usual_weights
 from topology.errors import ChangeUnderWay, StaleEpoch, TopologyInvalid
 from topology.hashing import SLOTS
 from topology.model import Phase, Shard, ShardState, Topology
-from topology.planning import Move, Plan, apply, initial_topology, plan, quotas
+from topology.planning import initial_topology, plan, plan_back, quotas, rehomed, table_after
+from topology.plans import Plan
 
 UNHURRIED = settings(deadline=None, max_examples=20)
 
@@ -31,6 +32,12 @@ def assert_within_one_slot(topology: Topology) -> None:
         assert abs(counts.get(shard_id, 0) - share) < 1, shard_id
 
 
+def applied(made: Plan, before: Topology) -> Topology:
+    """The topology after the plan, as if it had moved everything at once."""
+    table = table_after(made, before)
+    return replace(before, epoch=before.epoch + 1, shards=made.shards, table=table)
+
+
 def moved(before: Topology, after: Topology) -> int:
     return sum(x != y for x, y in zip(before.table.owners, after.table.owners, strict=True))
 
@@ -41,9 +48,9 @@ def test_a_first_table_depends_on_the_set_of_shards(
     shards: list[Shard], shuffler: random.Random
 ) -> None:
     """Any order gives the same topology, each shard within one slot of its share."""
-    first = initial_topology(shards, epoch=9)
+    first = initial_topology(shards, epoch=9, cluster=CLUSTER)
     shuffler.shuffle(shards)
-    assert initial_topology(shards, epoch=9) == first
+    assert initial_topology(shards, epoch=9, cluster=CLUSTER) == first
     assert first.epoch == 9
     assert_within_one_slot(first)
 
@@ -52,9 +59,9 @@ def test_a_first_table_depends_on_the_set_of_shards(
 @given(shard_sets(min_size=2, weights=usual_weights))
 def test_adding_a_shard_moves_its_share_to_it_and_nothing_else(shards: list[Shard]) -> None:
     """With usual weights, every move goes to the new shard: no more than its share rounded up."""
-    before = initial_topology(shards[1:])
+    before = initial_topology(shards[1:], cluster=CLUSTER)
     made = plan(before, shards)
-    after = apply(made, before)
+    after = applied(made, before)
     assert {move.target for move in made.moves} <= {shards[0].id}
     assert len(made.moves) == moved(before, after) <= -(-exact_shares(shards)[shards[0].id] // 1)
     assert after.epoch == before.epoch + 1
@@ -70,10 +77,10 @@ def test_removing_a_shard_moves_its_slots_and_nothing_else(
     shards: list[Shard], state: ShardState | None
 ) -> None:
     """With usual weights, every move comes from the shard that leaves, drains or is lost."""
-    before = initial_topology(shards)
+    before = initial_topology(shards, cluster=CLUSTER)
     kept = [] if state is None else [replace(shards[0], state=state)]
     made = plan(before, kept + shards[1:])
-    after = apply(made, before)
+    after = applied(made, before)
     assert {move.source for move in made.moves} <= {shards[0].id}
     assert moved(before, after) == len(before.slots_of(shards[0].id))
     assert_within_one_slot(after)
@@ -85,7 +92,7 @@ def test_any_change_is_the_fewest_moves_to_exact_quotas(
     shards: list[Shard], changes: list[tuple[int, float]]
 ) -> None:
     """Shares are exact after any sequence of changes; nobody both gives and takes a slot."""
-    topology = initial_topology(shards)
+    topology = initial_topology(shards, cluster=CLUSTER)
     for number, (index, weight) in enumerate(changes):
         wanted = list(topology.shards)
         changed = wanted.pop(index % len(wanted))
@@ -97,7 +104,7 @@ def test_any_change_is_the_fewest_moves_to_exact_quotas(
         assert made == plan(topology, wanted[::-1])
         assert not {m.source for m in made.moves} & {m.target for m in made.moves}
         assert_fewest(made, topology, wanted)
-        topology = apply(made, topology)
+        topology = applied(made, topology)
         assert_within_one_slot(topology)
 
 
@@ -119,7 +126,14 @@ def test_a_static_list_with_one_more_host_moves_little_more_than_its_share() -> 
         hosts = [
             Shard(f"10.0.{trial}.{i}:6379", f"redis://10.0.{trial}.{i}:6379") for i in range(9)
         ]
-        worst = max(worst, moved(initial_topology(hosts[:8]), initial_topology(hosts)) / SLOTS)
+        worst = max(
+            worst,
+            moved(
+                initial_topology(hosts[:8], cluster=CLUSTER),
+                initial_topology(hosts, cluster=CLUSTER),
+            )
+            / SLOTS,
+        )
     print(f"8 to 9 static hosts: at most {worst:.1%} of the slots moved, ideal {1 / 9:.1%}")
     assert worst < 0.13
 
@@ -129,37 +143,39 @@ def test_a_shard_without_a_share_owns_nothing() -> None:
     tiny = Shard("tiny", "redis://tiny", 1e-6)
     down = Shard("down", "redis://down", 5, ShardState.DOWN)
     big = Shard("big", "redis://big", 1e6)
-    assert initial_topology([tiny, down, big]).table.counts() == {"big": SLOTS}
+    assert initial_topology([tiny, down, big], cluster=CLUSTER).table.counts() == {"big": SLOTS}
     assert quotas([tiny, down, big]) == {"tiny": 0, "down": 0, "big": SLOTS}
 
 
 def test_a_plan_is_refused_after_another_change() -> None:
     """A plan carries the epoch that it was made from."""
     a, b, c = (Shard(x, f"redis://{x}") for x in "abc")
-    before = initial_topology([a, b])
+    before = initial_topology([a, b], cluster=CLUSTER)
     made = plan(before, [a, b, c])
-    after = apply(made, before)
+    after = applied(made, before)
     with pytest.raises(StaleEpoch, match="expects epoch 1, but it has epoch 2"):
-        apply(made, after)
+        table_after(made, after)
     with pytest.raises(TopologyInvalid, match="but it belongs to"):
-        apply(made, replace(after, epoch=1))
+        table_after(made, replace(after, epoch=1))
+    with pytest.raises(TopologyInvalid, match="the plan is for cluster"):
+        table_after(made, replace(before, cluster="0" * 16))
 
 
 def test_nothing_is_planned_in_the_middle_of_a_change() -> None:
     """Two changes at once would each undo the other's promises."""
-    steady = initial_topology([Shard("a", "redis://a"), Shard("b", "redis://b")])
+    steady = initial_topology([Shard("a", "redis://a"), Shard("b", "redis://b")], cluster=CLUSTER)
     prepared = replace(steady, phase=Phase.PREPARED, pending=steady.table)
     with pytest.raises(ChangeUnderWay, match="epoch 1 is prepared"):
         plan(prepared, steady.shards)
     with pytest.raises(ChangeUnderWay):
-        apply(plan(steady, steady.shards), prepared)
+        plan_back(prepared, steady)
 
 
 @pytest.mark.parametrize(
     ("shards", "reason"),
     [
-        ([], "1 to 256 shards, not 0"),
-        ([Shard(f"{i}", f"redis://{i}") for i in range(257)], "not 257"),
+        ([], "1 to 1024 shards, not 0"),
+        ([Shard(f"{i}", f"redis://{i}") for i in range(1025)], "not 1025"),
         ([Shard("a", "redis://a"), Shard("a", "redis://b")], "two shards have the id 'a'"),
         ([Shard("a", "redis://a", 1, ShardState.DOWN)], "at least one shard that is up"),
     ],
@@ -167,14 +183,57 @@ def test_nothing_is_planned_in_the_middle_of_a_change() -> None:
 def test_impossible_wishes_are_refused(shards: list[Shard], reason: str) -> None:
     """Nothing is planned for no shards, too many, twins, or none that is up."""
     with pytest.raises(TopologyInvalid, match=reason):
-        initial_topology(shards)
+        initial_topology(shards, cluster=CLUSTER)
     with pytest.raises(TopologyInvalid, match=reason):
-        plan(initial_topology([Shard("z", "redis://z")]), shards)
+        plan(initial_topology([Shard("z", "redis://z")], cluster=CLUSTER), shards)
 
 
-def test_a_plan_checks_itself() -> None:
-    """A slot that moves twice or does not exist is no plan."""
-    with pytest.raises(TopologyInvalid, match="twice"):
-        Plan(1, (), (Move(5, "a", "b"), Move(5, "b", "a")))
-    with pytest.raises(TopologyInvalid, match="from 0 to 4095"):
-        Plan(1, (), (Move(SLOTS, "a", "b"),))
+@UNHURRIED
+@given(shard_sets(min_size=2, max_size=40, weights=usual_weights), st.integers(1, 39))
+def test_only_the_slots_of_lost_shards_are_rehomed(shards: list[Shard], count: int) -> None:
+    """They go to the others by weight, so that shares are exact again; no other slot moves."""
+    before = initial_topology(shards, cluster=CLUSTER)
+    lost = {shard.id for shard in shards[: min(count, len(shards) - 1)]}
+    left = tuple(replace(s, state=ShardState.DOWN) if s.id in lost else s for s in before.shards)
+    after = replace(before, shards=left, table=rehomed(before.table, left))
+    for here, there in zip(before.table.owners, after.table.owners, strict=True):
+        assert there not in lost
+        assert here == there or here in lost
+    assert_within_one_slot(after)
+    assert rehomed(after.table, left) == after.table
+
+
+def test_what_is_lost_goes_to_a_draining_shard_only_in_need() -> None:
+    """As long as a shard is up it gets everything; without any shard there is no table."""
+    a, b, c = (Shard(x, f"redis://{x}") for x in "abc")
+    table = initial_topology([a, b, c], cluster=CLUSTER).table
+    gone, draining = replace(a, state=ShardState.DOWN), replace(b, state=ShardState.DRAINING)
+    assert rehomed(table, [gone, draining, c]).counts()["c"] == SLOTS - table.counts()["b"]
+    only = rehomed(table, [gone, draining, replace(c, state=ShardState.DOWN)])
+    assert only.counts() == {"b": SLOTS}
+    with pytest.raises(TopologyInvalid, match="at least one shard that is up"):
+        rehomed(table, [gone])
+
+
+@UNHURRIED
+@given(shard_sets(min_size=2, max_size=20, weights=usual_weights), st.integers(1, 19))
+def test_a_plan_back_leads_to_the_former_table(shards: list[Shard], count: int) -> None:
+    """After any planned change the shards and the table are what they were, exactly."""
+    before = initial_topology(shards[:count], cluster=CLUSTER)
+    after = applied(plan(before, shards), before)
+    back = plan_back(after, before)
+    assert (back.shards, table_after(back, after)) == (before.shards, before.table)
+
+
+def test_a_plan_back_leaves_lost_shards_alone() -> None:
+    """What a shard owned that is down now stays, or goes by weight if its shard leaves."""
+    a, b, c = (Shard(x, f"redis://{x}") for x in "abc")
+    before = initial_topology([a, b], cluster=CLUSTER)
+    after = applied(plan(before, [a, b, c]), before)
+    shards = (replace(a, state=ShardState.DOWN), b, c)
+    lost = replace(after, epoch=3, shards=shards, table=rehomed(after.table, shards))
+    back = plan_back(lost, before)
+    assert back.shards == (replace(a, state=ShardState.DOWN), b)
+    assert table_after(back, lost).counts() == {"b": SLOTS}
+    with pytest.raises(TopologyInvalid, match="another cluster"):
+        plan_back(lost, replace(before, cluster="0" * 16))

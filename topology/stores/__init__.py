@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from topology.errors import StoreConfigError
 from topology.model import redacted_url
-from topology.ports import TopologyStore
+from topology.ports import OperatorStore
 from topology.stores.file import FileStore
 from topology.stores.memory import MemoryStore
 from topology.stores.options import (
@@ -22,7 +22,7 @@ __all__ = ["open_store"]
 _FILE_OPTIONS = {"poll_s": (0.01, 60.0), "timeout_s": (0.1, 600.0)}
 
 
-def open_store(url: str, **options: object) -> TopologyStore:
+def open_store(url: str, **options: object) -> OperatorStore:
     """The store that the URL names; nothing is connected or started yet. StoreConfigError.
 
     - ``zookeeper://h1:2181,h2:2181/path``, with the options of ``ZooKeeperOptions``
@@ -40,12 +40,12 @@ def open_store(url: str, **options: object) -> TopologyStore:
     return _OPENERS[scheme](url, options)
 
 
-def _open_memory(url: str, options: dict[str, object]) -> TopologyStore:
+def _open_memory(url: str, options: dict[str, object]) -> OperatorStore:
     require_known(options, {}, "the option of a memory:// topology")
     return MemoryStore(url.removeprefix("memory://"))
 
 
-def _open_file(url: str, options: dict[str, object]) -> TopologyStore:
+def _open_file(url: str, options: dict[str, object]) -> OperatorStore:
     parts = urlsplit(url)
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or not path.name or parts.query or parts.fragment:
@@ -59,7 +59,7 @@ def _open_file(url: str, options: dict[str, object]) -> TopologyStore:
     return FileStore(path, **options)  # type: ignore[arg-type]  # numbers, as just checked
 
 
-def _open_zookeeper(url: str, options: dict[str, object]) -> TopologyStore:
+def _open_zookeeper(url: str, options: dict[str, object]) -> OperatorStore:
     # Imported here: who keeps the topology elsewhere need not have kazoo loaded.
     from topology.stores.zookeeper import ZooKeeperStore
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 
 from topology.atomic import read_at_most, replace_file
 from topology.codec import MAX_BYTES, decode, encode
 from topology.errors import StoreUnavailable
+from topology.history import Entry, Holder, encode_entry, readable_entries
 from topology.model import Topology
+from topology.ports import Lock
+from topology.stores.file_records import FileLock, append_line, holder_of, last_lines, take_lock
 from topology.stores.swap import require_swappable
 
 Notify = Callable[[], None]
@@ -32,9 +36,10 @@ class FileStore:
         self._path = path
         self._poll_s = poll_s
         self._timeout_s = timeout_s
-        self._lock = Lock()  # guards the watchers and the thread
+        self._lock = threading.Lock()  # guards the watchers and the thread
         self._watchers: dict[object, Notify] = {}
         self._thread: Thread | None = None
+        self._locks: list[FileLock] = []
         self._closed = Event()
 
     def read(self) -> Topology | None:
@@ -71,8 +76,43 @@ class FileStore:
                 self._thread.start()
         return lambda: self._cancel(key)
 
+    def append_history(self, entry: Entry) -> None:
+        self._require_open()
+        data = encode_entry(entry)
+        try:
+            with self._locked():
+                append_line(self._beside("history"), data)
+        except OSError as error:
+            raise self._unavailable("write the history of", error) from error
+
+    def history(self, limit: int = 100) -> Sequence[Entry]:
+        self._require_open()
+        try:
+            lines = last_lines(self._beside("history"), limit)
+        except OSError as error:
+            raise self._unavailable("read the history of", error) from error
+        return readable_entries(lines)
+
+    def lock(self, name: str, holder: Holder, *, steal: bool = False) -> Lock:
+        self._require_open()
+        try:
+            lock = take_lock(self._beside(f"{name}.lock"), name, holder, steal=steal)
+        except OSError as error:
+            raise self._unavailable(f"take the lock {name!r} of", error) from error
+        self._locks.append(lock)
+        return lock
+
+    def holder(self, name: str) -> Holder | None:
+        self._require_open()
+        try:
+            return holder_of(self._beside(f"{name}.lock"))
+        except OSError as error:
+            raise self._unavailable(f"look at the lock {name!r} of", error) from error
+
     def close(self) -> None:
         self._closed.set()
+        for lock in self._locks:
+            lock.release()
         with self._lock:
             self._watchers.clear()
             thread = self._thread
@@ -85,13 +125,15 @@ class FileStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """A lock file of its own: the topology's file is replaced, and its locks with it."""
-        beside = self._path.with_name(f"{self._path.name}.lock")
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._beside("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._acquire(descriptor)
             yield
         finally:
             os.close(descriptor)
+
+    def _beside(self, suffix: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{suffix}")
 
     def _acquire(self, descriptor: int) -> None:
         deadline = time.monotonic() + self._timeout_s

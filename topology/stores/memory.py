@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import Lock
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from topology.codec import decode, encode
-from topology.errors import StoreUnavailable
+from topology.errors import LockHeld, StoreUnavailable
+from topology.history import KEPT_ENTRIES, Entry, Holder, decode_entry, encode_entry
 from topology.model import Topology
+from topology.ports import Lock
 from topology.stores.swap import require_swappable
 
 Notify = Callable[[], None]
@@ -17,13 +20,32 @@ class _Cell:
     """What all stores of one name share."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = threading.Lock()
         self.data: bytes | None = None
         self.watchers: dict[object, Notify] = {}
+        self.history: deque[bytes] = deque(maxlen=KEPT_ENTRIES)
+        self.holders: dict[str, tuple[Holder, object]] = {}
 
 
 _cells: dict[str, _Cell] = {}
-_cells_lock = Lock()
+_cells_lock = threading.Lock()
+
+
+class _MemoryLock:
+    """It is ours as long as the cell says so."""
+
+    def __init__(self, cell: _Cell, name: str) -> None:
+        self._cell = cell
+        self._name = name
+
+    def held(self) -> bool:
+        found = self._cell.holders.get(self._name)
+        return found is not None and found[1] is self
+
+    def release(self) -> None:
+        with self._cell.lock:
+            if self.held():
+                del self._cell.holders[self._name]
 
 
 class MemoryStore:
@@ -34,6 +56,7 @@ class MemoryStore:
         with _cells_lock:
             self._cell = _cells.setdefault(name, _Cell())
         self._keys: list[object] = []
+        self._locks: list[_MemoryLock] = []
         self._closed = False
 
     def read(self) -> Topology | None:
@@ -61,8 +84,34 @@ class MemoryStore:
             self._keys.append(key)
         return lambda: self._cancel(key)
 
+    def append_history(self, entry: Entry) -> None:
+        self._require_open()
+        self._cell.history.append(encode_entry(entry))
+
+    def history(self, limit: int = 100) -> Sequence[Entry]:
+        self._require_open()
+        return [decode_entry(data) for data in list(self._cell.history)[-limit:]]
+
+    def lock(self, name: str, holder: Holder, *, steal: bool = False) -> Lock:
+        self._require_open()
+        with self._cell.lock:
+            found = self._cell.holders.get(name)
+            if found is not None and not steal:
+                raise LockHeld(name, found[0])
+            lock = _MemoryLock(self._cell, name)
+            self._cell.holders[name] = (holder, lock)
+        self._locks.append(lock)
+        return lock
+
+    def holder(self, name: str) -> Holder | None:
+        self._require_open()
+        found = self._cell.holders.get(name)
+        return None if found is None else found[0]
+
     def close(self) -> None:
         self._closed = True
+        for lock in self._locks:
+            lock.release()
         for key in list(self._keys):
             self._cancel(key)
 

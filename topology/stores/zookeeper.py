@@ -1,173 +1,62 @@
 """The production store: one znode, written by compare-and-set on its version.
 
-What kazoo does differently by default and must not here: it waits up to an hour between attempts
-to connect; it keeps its last transaction id, so that a server restored from a backup refuses it for
-ever; it queues calls while it is disconnected; it logs credentials at level DEBUG.
+Beside it, under the same name and a suffix: ``.history``, whose children are entries, and
+``.locks``, whose children are ephemeral.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import ssl
-import time
-from collections.abc import Callable
-from threading import Event, Lock, Thread
+import secrets
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from kazoo.client import KazooClient
-from kazoo.exceptions import (
-    AuthFailedError,
-    BadVersionError,
-    ConnectionClosedError,
-    ConnectionLoss,
-    KazooException,
-    NoAuthError,
-    NodeExistsError,
-    NoNodeError,
-    OperationTimeoutError,
-    SessionExpiredError,
-)
-from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
-from kazoo.protocol.states import EventType, KazooState, KeeperState
-from kazoo.retry import KazooRetry
-from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
+from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
+from kazoo.protocol.states import EventType
 
 from topology.codec import decode, encode
-from topology.errors import StaleEpoch, StoreUnavailable
+from topology.errors import LockHeld, StaleEpoch, TopologyError, TopologyInvalid
+from topology.history import (
+    KEPT_ENTRIES,
+    Entry,
+    Holder,
+    decode_holder,
+    encode_entry,
+    encode_holder,
+    readable_entries,
+)
 from topology.model import Topology
+from topology.ports import Lock
 from topology.stores.options import ZooKeeperOptions
-from topology.stores.sockets import open_socket
 from topology.stores.swap import require_swappable
+from topology.stores.zookeeper_session import Session, Sessions
 
 Notify = Callable[[], None]
 
 _log = logging.getLogger(__name__)
-# One line per attempt to connect, and requests with credentials, are nobody's log; states are ours.
-_kazoo_log = _log.getChild("kazoo")
-_kazoo_log.setLevel(logging.CRITICAL)
 
-_LOST = (ConnectionLoss, SessionExpiredError, ConnectionClosedError, OperationTimeoutError)
-_ENDED = (KeeperState.AUTH_FAILED, KeeperState.CLOSED)
-_REFUSALS = (NoAuthError, AuthFailedError)
-
-# Together they bound how long after ZooKeeper's return we are still without it.
-_ATTEMPT_S = 2.0
-_RETRY_DELAY_S = 0.6  # kazoo adds up to 40 % of jitter
-_END_S = 2.0
-_CLOSED_CHECK_S = 0.1
-
-
-class _Handler(SequentialThreadingHandler):
-    """kazoo's threads with our sockets.
-
-    kazoo's own TLS sockets trust the system's authorities beside the given one, leak when a
-    handshake fails, and are not looked at again while TLS holds a whole answer in its buffer.
-    """
-
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        super().__init__()
-        self._context = context
-        #: Why the latest attempt to connect failed; None after one that succeeded.
-        self.last_error: OSError | None = None
-        self.attempted = False
-
-    def create_connection(
-        self, address: tuple[str, int], hostname: str | None = None, **_kazoo: object
-    ) -> socket.socket:
-        self.attempted = True
-        try:
-            opened = open_socket(address, hostname or address[0], _ATTEMPT_S, self._context)
-        except OSError as error:
-            self.last_error = error
-            raise
-        self.last_error = None
-        return opened
-
-    def select(
-        self, readable: list[Any], writable: list[Any], broken: list[Any], limit_s: float
-    ) -> Any:
-        buffered = [s for s in readable if isinstance(s, ssl.SSLSocket) and s.pending()]
-        if buffered:
-            return buffered, [], []
-        if len(readable) == 1:
-            # The rest of an answer, or of the greeting: kazoo would wait for a session timeout.
-            limit_s = min(limit_s, _ATTEMPT_S)
-        return super().select(readable, writable, broken, limit_s)
-
-
-class _Session:
-    """One kazoo client, from its start to its end."""
-
-    def __init__(
-        self, hosts: str, options: ZooKeeperOptions, on_connected: Callable[[_Session], None]
-    ) -> None:
-        self.pid = os.getpid()
-        self.handler = _Handler(options.tls_context)
-        self.client = KazooClient(
-            hosts=hosts,
-            timeout=options.session_timeout_s,
-            handler=self.handler,
-            auth_data=[("digest", options.digest)] if options.digest else None,
-            sasl_options=dict(options.sasl) if options.sasl else None,
-            connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=_RETRY_DELAY_S),
-            logger=_kazoo_log,
-        )
-        self.rejected = False  # the credentials were: kazoo does not try again after that
-        self._on_connected = on_connected
-        self.client.add_listener(self._on_state)
-        self.live: Event = self.client.start_async()
-
-    @property
-    def ended(self) -> bool:
-        """Whether kazoo has given up for good; before its first attempt it looks the same."""
-        return self.handler.attempted and self.client.client_state in _ENDED
-
-    def end(self) -> None:
-        """Bounded: kazoo's own stop waits for an attempt to connect that may be under way."""
-        ending = Thread(target=self._stop, name="topology-zookeeper-end", daemon=True)
-        ending.start()
-        ending.join(_END_S)
-
-    def _stop(self) -> None:
-        try:
-            self.client.stop()
-            self.client.close()
-        except (KazooException, OSError) as error:
-            _log.warning("a ZooKeeper session did not end cleanly: %r", error)
-
-    def _on_state(self, state: str) -> None:
-        # Called in kazoo's connection thread: nothing here may wait.
-        if state == KazooState.CONNECTED:
-            self._on_connected(self)
-            return
-        self.rejected |= self.client.client_state == KeeperState.AUTH_FAILED
-        # Else a server whose data were lost or restored refuses us: it has seen less than we.
-        self.client.last_zxid = 0
+_LOCK_ATTEMPTS = 5
 
 
 class ZooKeeperStore:
     """Reads cost one request; a lost connection heals by itself, also after a lost session."""
 
     def __init__(self, hosts: str, path: str, options: ZooKeeperOptions) -> None:
-        self._hosts = hosts
         self._path = path
-        self._options = options
-        self._lock = Lock()  # guards the session's making and the watchers
-        self._session: _Session | None = None
+        self._sessions = Sessions(hosts, path, options, self._set_watch)
+        self._lock = threading.Lock()  # guards the watchers
         self._watchers: dict[object, Notify] = {}
-        self._closed = False
 
     def read(self) -> Topology | None:
-        found = self._found(self._deadline())
+        found = self._found(self._path, self._sessions.deadline())
         return None if found is None else decode(found[0])
 
     def write(self, topology: Topology, *, expected_epoch: int | None) -> None:
         # Encoding refuses what is too large: ZooKeeper would only drop the connection.
         data = encode(topology)
-        deadline = self._deadline()
-        found = self._found(deadline)
+        deadline = self._sessions.deadline()
+        found = self._found(self._path, deadline)
         current = None if found is None else decode(found[0])
         require_swappable(current, topology, expected_epoch=expected_epoch)
         try:
@@ -180,100 +69,136 @@ class ZooKeeperStore:
         key = object()
         with self._lock:
             self._watchers[key] = notify
-        session = self._open_session()
+        session = self._sessions.open()
         if session.client.connected:  # else the watch is set when it is
             self._set_watch(session)
         return lambda: self._cancel(key)
 
+    def append_history(self, entry: Entry) -> None:
+        data = encode_entry(entry)
+        deadline, parent = self._sessions.deadline(), f"{self._path}.history"
+        self._sessions.tell(
+            lambda client: client.create_async(
+                f"{parent}/entry-", data, acl=self._sessions.acl, sequence=True, makepath=True
+            ),
+            deadline,
+        )
+        for name in self._entry_names(deadline)[:-KEPT_ENTRIES]:
+            self._delete(f"{parent}/{name}", deadline)
+
+    def history(self, limit: int = 100) -> Sequence[Entry]:
+        deadline = self._sessions.deadline()
+        names = self._entry_names(deadline)[-limit:]
+        found = [self._found(f"{self._path}.history/{name}", deadline) for name in names]
+        return readable_entries(data for data, _ in filter(None, found))
+
+    def lock(self, name: str, holder: Holder, *, steal: bool = False) -> Lock:
+        path, deadline = f"{self._path}.locks/{name}", self._sessions.deadline()
+        token = secrets.token_hex(8)
+        data = encode_holder(holder, token)
+        for _ in range(_LOCK_ATTEMPTS):
+            if steal:
+                self._delete(path, deadline)
+            try:
+                self._sessions.tell(
+                    lambda client: client.create_async(
+                        path, data, acl=self._sessions.acl, ephemeral=True, makepath=True
+                    ),
+                    deadline,
+                    NodeExistsError,
+                )
+            except NodeExistsError:
+                found = self._holder(path, deadline)
+                if found is not None and not steal:
+                    raise LockHeld(name, found[0]) from None
+            else:
+                return _ZooKeeperLock(self, path, token)
+        raise LockHeld(name, None)
+
+    def holder(self, name: str) -> Holder | None:
+        found = self._holder(f"{self._path}.locks/{name}", self._sessions.deadline())
+        return None if found is None else found[0]
+
     def close(self) -> None:
         with self._lock:
-            self._closed = True
             self._watchers.clear()
-            session, self._session = self._session, None
-        if session is not None and session.pid == os.getpid():
-            session.end()
+        self._sessions.close()
 
     def __repr__(self) -> str:
-        return f"ZooKeeperStore({self._hosts!r}, {self._path!r})"
+        return str(self._sessions)
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self._options.timeout_s
+    def holds(self, path: str, token: str) -> bool:
+        """Whether the lock there is the one with the token."""
+        found = self._holder(path, self._sessions.deadline())
+        return found is not None and found[1] == token
 
-    def _found(self, deadline: float) -> tuple[bytes, int] | None:
-        """The znode's bytes and version; asked for again if the answer was lost, until the end."""
-        while True:
-            session = self._connected(deadline)
-            try:
-                data, status = _answer(session.client.get_async(self._path), deadline)
-            except NoNodeError:
-                return None
-            except _LOST:
-                continue
-            except (KazooException, KazooTimeoutError) as error:
-                raise self._failed(error, definite=True) from error
-            return data, status.version
+    def let_go(self, path: str, token: str) -> None:
+        """Delete the lock if it is the one with the token."""
+        if self.holds(path, token):
+            self._delete(path, self._sessions.deadline())
+
+    def _found(self, path: str, deadline: float) -> tuple[bytes, int] | None:
+        """A znode's bytes and version; None if there is none."""
+        try:
+            data, status = self._sessions.ask(
+                lambda client: client.get_async(path), deadline, NoNodeError
+            )
+        except NoNodeError:
+            return None
+        return data, status.version
 
     def _swap(self, data: bytes, version: int | None, deadline: float) -> None:
-        """Sent once: a lost answer leaves open whether it was executed."""
-        client = self._connected(deadline).client
+        expected = (BadVersionError, NodeExistsError, NoNodeError)
+        if version is None:
+            self._sessions.tell(
+                lambda client: client.create_async(
+                    self._path, data, acl=self._sessions.acl, makepath=True
+                ),
+                deadline,
+                *expected,
+            )
+        else:
+            self._sessions.tell(
+                lambda client: client.set_async(self._path, data, version=version),
+                deadline,
+                *expected,
+            )
+
+    def _delete(self, path: str, deadline: float) -> None:
         try:
-            if version is None:
-                acl = CREATOR_ALL_ACL if self._options.authenticated else OPEN_ACL_UNSAFE
-                request = client.create_async(self._path, data, acl=acl, makepath=True)
-            else:
-                request = client.set_async(self._path, data, version=version)
-            _answer(request, deadline)
-        except (BadVersionError, NodeExistsError, NoNodeError):
-            raise
-        except (KazooException, KazooTimeoutError) as error:
-            raise self._failed(error, definite=isinstance(error, _REFUSALS)) from error
+            self._sessions.tell(lambda client: client.delete_async(path), deadline, NoNodeError)
+        except NoNodeError:
+            return
 
-    def _connected(self, deadline: float) -> _Session:
-        session = self._open_session()
-        while (remaining_s := deadline - time.monotonic()) > 0:
-            if session.live.wait(min(remaining_s, _CLOSED_CHECK_S)):
-                return session
-            if session.ended:
-                self._retire(session)
-                if session.rejected:
-                    raise self._failed(AuthFailedError(), definite=True)
-            session = self._open_session()  # refuses when the store was closed meanwhile
-        reason = session.handler.last_error or "no connection"
-        raise StoreUnavailable(
-            f"ZooKeeper at {self._hosts} did not answer within {self._options.timeout_s:g} s: "
-            f"{reason}"
-        )
+    def _entry_names(self, deadline: float) -> list[str]:
+        """Oldest first: ZooKeeper numbers them with ten digits."""
+        try:
+            names: list[str] = self._sessions.ask(
+                lambda client: client.get_children_async(f"{self._path}.history"),
+                deadline,
+                NoNodeError,
+            )
+        except NoNodeError:
+            return []
+        return sorted(names)
 
-    def _open_session(self) -> _Session:
-        with self._lock:
-            if self._closed:
-                raise StoreUnavailable(f"the store {self} is closed")
-            if self._session is None:
-                self._session = _Session(self._hosts, self._options, self._set_watch)
-            elif self._session.pid != os.getpid():
-                raise StoreUnavailable(f"{self} was used before a fork: open a store after it")
-            return self._session
+    def _holder(self, path: str, deadline: float) -> tuple[Holder | None, str] | None:
+        """Who has a lock, and the token; None: nobody."""
+        found = self._found(path, deadline)
+        if found is None:
+            return None
+        try:
+            return decode_holder(found[0])
+        except TopologyInvalid:
+            return None, ""
 
-    def _retire(self, session: _Session) -> None:
-        """The next call begins a new session."""
-        with self._lock:
-            if self._session is session:
-                self._session = None
-        session.end()
-
-    def _failed(self, error: Exception, *, definite: bool) -> StoreUnavailable:
-        remedy = " (check the options 'digest' and 'sasl')" if isinstance(error, _REFUSALS) else ""
-        return StoreUnavailable(
-            f"ZooKeeper at {self._hosts}, path {self._path}: {error!r}{remedy}", definite=definite
-        )
-
-    def _set_watch(self, session: _Session) -> None:
+    def _set_watch(self, session: Session) -> None:
         """Ask for one event, then notify: who reads after that misses nothing."""
         pending = session.client.exists_async(self._path, watch=self._on_event)
         pending.rawlink(lambda _: self._notify())
 
     def _on_event(self, event: Any) -> None:
-        session = self._session
+        session = self._sessions.current
         if event.type != EventType.NONE and session is not None:
             self._set_watch(session)
 
@@ -288,5 +213,19 @@ class ZooKeeperStore:
             self._watchers.pop(key, None)
 
 
-def _answer(request: Any, deadline: float) -> Any:
-    return request.get(timeout=max(0.001, deadline - time.monotonic()))
+class _ZooKeeperLock:
+    """It is gone when the session is, and that it is, only the server knows."""
+
+    def __init__(self, store: ZooKeeperStore, path: str, token: str) -> None:
+        self._store = store
+        self._path = path
+        self._token = token
+
+    def held(self) -> bool:
+        return self._store.holds(self._path, self._token)
+
+    def release(self) -> None:
+        try:
+            self._store.let_go(self._path, self._token)
+        except TopologyError as error:
+            _log.warning("%s is released at the end of its session only: %s", self._path, error)

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.topology.strategies import CLUSTER
 from topology.codec import decode
 from topology.errors import StaleEpoch, StoreUnavailable
 from topology.model import Shard
 from topology.planning import initial_topology
 from topology.stores import open_store
 
-FIRST = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://:secret@b:6379")])
+FIRST = initial_topology(
+    [Shard("a", "redis://a:6379"), Shard("b", "redis://:secret@b:6379")], cluster=CLUSTER
+)
 ROOT = Path(__file__).parents[3]
 
 

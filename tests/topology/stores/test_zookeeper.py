@@ -22,6 +22,7 @@ from kazoo.security import READ_ACL_UNSAFE
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 from tests.support.zookeeper import ZooKeeperServer
+from tests.topology.strategies import CLUSTER
 from topology.errors import StaleEpoch, StoreUnavailable, TopologyError
 from topology.follower import Follower
 from topology.model import Shard, Topology
@@ -29,7 +30,9 @@ from topology.planning import initial_topology
 from topology.ports import TopologyStore
 from topology.stores import open_store
 
-FIRST = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://b:6379")])
+FIRST = initial_topology(
+    [Shard("a", "redis://a:6379"), Shard("b", "redis://b:6379")], cluster=CLUSTER
+)
 START_S = 30.0
 NEVER_S = 3600.0
 BACK_S = 3.0

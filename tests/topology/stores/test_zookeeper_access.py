@@ -9,12 +9,15 @@ import pytest
 from cluster_layer.embedded import free_port
 from tests.support.zookeeper import ZooKeeperServer
 from tests.topology.stores.certificates import Authority
+from tests.topology.strategies import CLUSTER
 from topology.errors import StoreUnavailable
 from topology.model import Shard
 from topology.planning import initial_topology
 from topology.ports import TopologyStore
 
-FIRST = initial_topology([Shard("a", "redis://a:6379"), Shard("b", "redis://b:6379")])
+FIRST = initial_topology(
+    [Shard("a", "redis://a:6379"), Shard("b", "redis://b:6379")], cluster=CLUSTER
+)
 NETTY_CODEC = Path("/usr/share/java/netty-codec.jar")  # Debian's package does not load it by itself
 
 

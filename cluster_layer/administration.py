@@ -1,0 +1,464 @@
+"""The shards as whoever runs a cluster sees them: the port ``Cluster`` over real servers.
+
+Everything works on all prefixes of the cluster. Keys are found by SCAN, which blocks no shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from cluster_layer import scripts
+from cluster_layer.batching import Command
+from cluster_layer.connection import Connection
+from cluster_layer.controls import control
+from cluster_layer.counters import Counters
+from cluster_layer.endpoints import Endpoint
+from cluster_layer.errors import ShardUnavailable
+from cluster_layer.inspection import status_of
+from cluster_layer.keys import Keys
+from cluster_layer.links import Link, LinkSettings
+from cluster_layer.presence import Presence
+from cluster_layer.routing import endpoint_of
+from cluster_layer.topologies import Topologies
+from topology.errors import ClusterError
+from topology.hashing import slot_of
+from topology.model import Shard, ShardState, Topology
+from topology.ports import Leftovers, Moved, ProcessReport, ShardStatus
+
+SCAN_COUNT = 1000
+KEYS_AT_ONCE = 100
+MEMBERS_AT_ONCE = 100
+MESSAGES_AT_ONCE = 100
+CHANNELS_AT_ONCE = 500
+# A batch, and its receipt, must outlive whoever resumes; its messages expire long before.
+BATCH_TTL_MS = 86_400_000
+
+
+class _Found(NamedTuple):
+    """A key of a layer on a shard."""
+
+    key: bytes
+    prefix: str
+    name: str
+
+
+class Administration:
+    """Links of its own to all shards of a cluster; belongs to one loop.
+
+    With a `name` it reports to the shards as a monitor of that name.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        name: str | None = None,
+        timeout_s: float = 5.0,
+        connect_timeout_s: float = 2.0,
+        endpoint_for: Callable[[Shard], Endpoint] = endpoint_of,
+    ) -> None:
+        self._topologies = Topologies(topology, endpoint_for)
+        self._settings = LinkSettings("", timeout_s, connect_timeout_s)
+        self._endpoint_for = endpoint_for
+        self._told: Mapping[str, str] = {}
+        self._presence = None
+        if name is not None:
+            self._presence = Presence(
+                name, "", lambda: self.topology.epoch, lambda: self._told, role="monitor"
+            )
+        self._shards: dict[str, Shard] = {}  # also those that earlier topologies had
+        self._links: dict[str, Link] = {}
+        self._learn(topology)
+
+    @property
+    def topology(self) -> Topology:
+        """The newest topology that was given, or that a shard had."""
+        return self._topologies.topology
+
+    async def close(self) -> None:
+        """Close all connections."""
+        links, self._links = list(self._links.values()), {}
+        await asyncio.gather(*(link.close() for link in links))
+
+    # -- topologies and reports
+
+    async def install(self, topology: Topology, shards: Collection[str]) -> dict[str, str]:
+        """See the port."""
+        self._learn(topology)
+
+        async def bring(shard: str) -> None:
+            served = await self._link(shard).align()
+            if served != topology.epoch:
+                reason = f"it serves epoch {served}, and not {topology.epoch}"
+                raise ShardUnavailable(shard, reason)
+
+        return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
+
+    async def processes(self) -> dict[str, ProcessReport]:
+        """See the port."""
+        reports: dict[str, ProcessReport] = {}
+        for _, found, _ in await self._on_each(self._up(self.topology), self._reports_on):
+            for report in found or ():
+                known = reports.get(report.id)
+                reports[report.id] = report if known is None else _merged(known, report)
+        return reports
+
+    async def report(self, unreachable: Mapping[str, str]) -> None:
+        """See the port."""
+        self._told = dict(unreachable)
+        for link in self._links.values():
+            link.report()
+
+    # -- memberships
+
+    async def clean_members(self, topology: Topology, shard: str, slots: Collection[int]) -> int:
+        """See the port."""
+        self._learn(topology)
+        link = self._link(shard)
+        connection = await link.ready()
+        wanted = set(slots)
+        found = [
+            key.key async for key in _keys_of(link, connection, b"m") if slot_of(key.name) in wanted
+        ]
+        cleaned = 0
+        for start in range(0, len(found), KEYS_AT_ONCE):
+            keys = found[start : start + KEYS_AT_ONCE]
+            build = _unchanging(keys)
+            cleaned += int(await link.run(scripts.MEMBERS_CLEAN, topology.epoch, build))
+        return cleaned
+
+    async def copy_members(self, topology: Topology) -> int:
+        """See the port."""
+        self._learn(topology)
+        copied = 0
+        for source in sorted({topology.owner_of(slot).id for slot in topology.moving}):
+            copied += await self._copy_members_from(source, topology)
+        return copied
+
+    async def _copy_members_from(self, source: str, topology: Topology) -> int:
+        link = self._link(source)
+        connection = await link.ready()
+        copied = 0
+        async for found in _keys_of(link, connection, b"m"):
+            slot = slot_of(found.name)
+            target = topology.other_home(slot)
+            if topology.owner_of(slot).id == source and target is not None:
+                clock, members = await connection.execute(
+                    ("TIME",), ("ZRANGE", found.key, 0, -1, "WITHSCORES")
+                )
+                left = _with_time_left(members, _milliseconds(clock))
+                for start in range(0, len(left), MEMBERS_AT_ONCE):
+                    batch = left[start : start + MEMBERS_AT_ONCE]
+                    copied += await self._add_members(target.id, topology.epoch, found, batch)
+        return copied
+
+    async def _add_members(
+        self, target: str, epoch: int, found: _Found, members: Sequence[tuple[str, int]]
+    ) -> int:
+        link = self._link(target)
+
+        def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+            keys = self._keys(link, found.prefix)
+            described: list[str | int | bytes] = []
+            for channel, left_ms in members:
+                stored = control("stored", found.name, channel, epoch)
+                described += [channel, left_ms, stored]
+            named = (keys.members(found.name), keys.seq, keys.log)
+            return named, (keys.group(found.name), 1, *described)
+
+        _, added = await link.run(scripts.GROUP_STORE, epoch, build)
+        return int(added)
+
+    # -- queues
+
+    async def leftovers(self, shard: str, slots: Collection[int]) -> Leftovers:
+        """See the port."""
+        link = self._link(shard)
+        connection = await link.ready()
+        wanted = set(slots)
+        queues = messages = members = 0
+        for kind in (b"q", b"v"):
+            async for found in _keys_of(link, connection, kind):
+                if slot_of(found.name) in wanted:
+                    queues += 1
+                    length = int(await connection.execute(("LLEN", found.key)))
+                    messages += max(0, length - (kind == b"v"))  # a batch begins with its name
+        async for found in _keys_of(link, connection, b"m"):
+            members += slot_of(found.name) in wanted
+        return Leftovers(queues, messages, members)
+
+    async def move_queues(self, topology: Topology) -> Moved:
+        """See the port."""
+        self._learn(topology)
+        total = Moved(0, 0)
+        for shard in self._up(topology):
+            total = _sum(total, await self._settle_batches(topology, shard))
+        former = {home.id for slot in topology.moving if (home := topology.other_home(slot))}
+        for shard in sorted(former):
+            link = self._link(shard)
+            connection = await link.ready()
+            queues = [found async for found in _keys_of(link, connection, b"q")]
+            for found in queues:
+                home = topology.other_home(slot_of(found.name))
+                if home is not None and home.id == shard:
+                    total = _sum(total, await self._move_queue(topology, shard, found))
+        return total
+
+    async def _settle_batches(self, topology: Topology, shard: str) -> Moved:
+        """Bring to an end what somebody has set aside here and did not get through."""
+        link = self._link(shard)
+        connection = await link.ready()
+        total = Moved(0, 0)
+        for found in [found async for found in _keys_of(link, connection, b"v")]:
+            batch = await self._take(topology, shard, found, "")
+            if batch is not None:
+                total = _sum(total, await self._settle_batch(topology, batch))
+        return total
+
+    async def _move_queue(self, topology: Topology, shard: str, found: _Found) -> Moved:
+        target = self._link(topology.shard_of(found.name).id)
+        total = Moved(0, 0)
+        while True:
+            await target.ready()
+            home = f"{target.shard} {target.keys.incarnation} {secrets.token_hex(8)}"
+            batch = await self._take(topology, shard, found, home)
+            if batch is None:
+                return total
+            total = _sum(total, await self._settle_batch(topology, batch))
+
+    async def _take(
+        self, topology: Topology, shard: str, found: _Found, name: str
+    ) -> _Batch | None:
+        """Set messages aside under this name, or find those that are set aside already."""
+        link = self._link(shard)
+        keys = self._keys(link, found.prefix)
+        named = (keys.queue(found.name), keys.batch(found.name))
+        build = _unchanging(named, name, MESSAGES_AT_ONCE if name else 0, BATCH_TTL_MS)
+        now, *items = await link.run(scripts.QUEUE_TAKE, topology.epoch, build)
+        if not items:
+            return None
+        left = [_with_what_is_left(item, int(now)) for item in items[1:]]
+        return _Batch(shard, found.prefix, found.name, items[0].decode(), left)
+
+    async def _settle_batch(self, topology: Topology, batch: _Batch) -> Moved:
+        """To the head of the queue on its new home, once; or back, or away."""
+        target, life, token = batch.name.rsplit(" ", 2)
+        up = self._up(topology)
+        if target not in up:
+            return await self._end_batch(topology, batch, lost=True)
+        link = self._link(target)
+        await link.ready()
+        if link.keys.incarnation != life:
+            # It may have been delivered there in the life that is over.
+            return await self._end_batch(topology, batch, lost=True)
+        is_home = topology.shard_of(batch.channel).id == target
+        keys = self._keys(link, batch.prefix)
+        named = (keys.queue(batch.channel), keys.receipt(token))
+        build = _unchanging(named, BATCH_TTL_MS, *(batch.items if is_home else ()))
+        # If it is not the home any more: from here on nobody can push the batch there.
+        is_new = bool(await link.run(scripts.QUEUE_RECEIVE, topology.epoch, build))
+        return await self._end_batch(topology, batch, back=is_new and not is_home)
+
+    async def _end_batch(
+        self, topology: Topology, batch: _Batch, *, back: bool = False, lost: bool = False
+    ) -> Moved:
+        link = self._link(batch.shard)
+        keys = self._keys(link, batch.prefix)
+        named = (keys.queue(batch.channel), keys.batch(batch.channel))
+        build = _unchanging(named, batch.name, int(back), BATCH_TTL_MS)
+        await link.run(scripts.QUEUE_SETTLE, topology.epoch, build)
+        count = len(batch.items)
+        return Moved(0, count) if lost else Moved(0 if back else count, 0)
+
+    # -- the state of a shard
+
+    async def inspect(self, shard: Shard) -> ShardStatus:
+        """See the port."""
+        self._shards[shard.id] = shard
+        try:
+            link = self._link(shard.id)
+            return await status_of(shard.id, await link.ready(), link.keys.cluster)
+        except ClusterError as error:
+            return ShardStatus(shard.id, getattr(error, "reason", str(error)))
+
+    async def probe(self, shard: Shard, timeout_s: float) -> str | None:
+        """See the port."""
+        self._shards[shard.id] = shard
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._link(shard.id).ready()
+                await connection.execute(("PING",))
+        except TimeoutError:
+            return f"no answer within {timeout_s:g} s"
+        except ClusterError as error:
+            return str(getattr(error, "reason", error))
+        return None
+
+    # -- internals
+
+    def _learn(self, topology: Topology) -> None:
+        self._topologies.offer(topology)
+        self._shards |= {shard.id: shard for shard in topology.shards}
+
+    def _up(self, topology: Topology) -> list[str]:
+        """Ids of the shards that are to be reached."""
+        return [shard.id for shard in topology.shards if shard.state is not ShardState.DOWN]
+
+    def _link(self, shard: str) -> Link:
+        """A link also to a shard that is down, or is none any more."""
+        endpoint = self._endpoint_for(self._shards[shard])
+        link = self._links.get(shard)
+        if link is None or link.ended or link.endpoint != endpoint:
+            link = Link(
+                shard, endpoint, self._settings, Counters(), self._topologies, self._presence
+            )
+            self._links[shard] = link
+        return link
+
+    def _keys(self, link: Link, prefix: str) -> Keys:
+        cluster = self._topologies.topology.cluster
+        return Keys(prefix, cluster, link.keys.incarnation, link.endpoint.db)
+
+    async def _on_each(
+        self, shards: Collection[str], work: Callable[[str], Any]
+    ) -> list[tuple[str, Any, str]]:
+        """(shard, result or None, reason of its failure or "") for each."""
+
+        async def attempt(shard: str) -> tuple[str, Any, str]:
+            try:
+                return shard, await work(shard), ""
+            except ClusterError as error:
+                return shard, None, str(getattr(error, "reason", error)) or "it failed"
+
+        return list(await asyncio.gather(*map(attempt, shards)))
+
+    async def _reports_on(self, shard: str) -> list[ProcessReport]:
+        link = self._link(shard)
+        connection = await link.ready()
+        cluster = link.keys.cluster
+        clock, reports, beats = await connection.execute(
+            ("TIME",), ("HGETALL", cluster.reports), ("ZRANGE", cluster.beats, 0, -1, "WITHSCORES")
+        )
+        now_ms = _milliseconds(clock)
+        beat_ms = {process: float(score) for process, score in _pairs(beats)}
+        ids = [process for process, _ in _pairs(reports)]
+        subscribers: dict[bytes, int] = {}
+        for start in range(0, len(ids), CHANNELS_AT_ONCE):
+            channels = [cluster.process(one.decode()) for one in ids[start:][:CHANNELS_AT_ONCE]]
+            counts = await connection.execute(("PUBSUB", "NUMSUB", *channels))
+            subscribers |= dict(_pairs(counts))
+        parsed = (
+            _parsed_report(
+                text,
+                alive=bool(subscribers.get(cluster.process(process.decode()))),
+                age_s=max(0.0, now_ms - beat_ms.get(process, now_ms)) / 1000,
+            )
+            for process, text in _pairs(reports)
+        )
+        return [report for report in parsed if report is not None]
+
+
+class _Batch(NamedTuple):
+    """Messages that are set aside on a shard, each with the time that is left to it."""
+
+    shard: str
+    prefix: str
+    channel: str
+    name: str  # target shard, its life, and a token
+    items: Sequence[bytes]
+
+
+@asynccontextmanager
+async def open_cluster(topology: Topology, **options: Any) -> AsyncIterator[Administration]:
+    """The shards of a topology, for a coordinator; closed at the end. See `Administration`."""
+    administration = Administration(topology, **options)
+    try:
+        yield administration
+    finally:
+        await administration.close()
+
+
+async def _keys_of(link: Link, connection: Connection, kind: bytes) -> AsyncIterator[_Found]:
+    """The keys of one kind, of all prefixes, in this life of a shard."""
+    infix = f":{link.keys.incarnation}:".encode() + kind + b":"
+    cursor = b"0"
+    while True:
+        cursor, keys = await connection.execute(
+            ("SCAN", cursor, "MATCH", b"*" + infix + b"*", "COUNT", SCAN_COUNT)
+        )
+        for key in keys:
+            prefix, _, name = key.partition(infix)
+            yield _Found(key, prefix.decode(), name.decode())
+        if cursor == b"0":
+            return
+
+
+def _unchanging(
+    keys: Sequence[bytes], *arguments: bytes | str | int
+) -> Callable[[Keys], tuple[Sequence[bytes], Command]]:
+    """What `Link.run` wants, for keys of another prefix than the link's."""
+    return lambda _keys: (keys, arguments)
+
+
+def _sum(one: Moved, other: Moved) -> Moved:
+    return Moved(one.moved + other.moved, one.dropped + other.dropped)
+
+
+def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _milliseconds(clock: Sequence[bytes]) -> int:
+    return int(clock[0]) * 1000 + int(clock[1]) // 1000
+
+
+def _with_time_left(members: Sequence[bytes], now_ms: int) -> list[tuple[str, int]]:
+    """Members that are neither expired nor tombstones, and how long they have, in ms."""
+    left = [(channel.decode(), int(float(score)) - now_ms) for channel, score in _pairs(members)]
+    return [(channel, milliseconds) for channel, milliseconds in left if milliseconds > 0]
+
+
+def _with_what_is_left(item: bytes, now_ms: int) -> bytes:
+    """An item of a queue, with the time that is left to it instead of its deadline."""
+    deadline, _, envelope = item.partition(b":")
+    return b"%d:%b" % (max(0, int(deadline) - now_ms), envelope)
+
+
+def _parsed_report(text: bytes, *, alive: bool, age_s: float) -> ProcessReport | None:
+    """A report as its process wrote it; None if it is none."""
+    try:
+        fields = json.loads(text)
+        return ProcessReport(
+            id=str(fields["id"]),
+            role=str(fields["role"]),
+            host=str(fields["host"]),
+            pid=int(fields["pid"]),
+            prefix=str(fields["prefix"]),
+            version=str(fields["version"]),
+            receives=bool(fields["receives"]),
+            alive=alive,
+            epoch=int(fields["epoch"]),
+            settled=int(fields["settled"]),
+            unreachable={str(k): str(v) for k, v in fields["unreachable"].items()},
+            waiting_for=fields["waiting_for"] and str(fields["waiting_for"]),
+            age_s=age_s,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _merged(one: ProcessReport, other: ProcessReport) -> ProcessReport:
+    """Two shards' knowledge of one process: the later report, and whatever is known of its life."""
+    later = min(one, other, key=lambda report: report.age_s)
+    return replace(
+        later,
+        alive=one.alive or other.alive,
+        epoch=max(one.epoch, other.epoch),
+        settled=max(one.settled, other.settled),
+    )

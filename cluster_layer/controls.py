@@ -1,0 +1,86 @@
+"""Controls: what processes tell each other about memberships, in envelopes of their own kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgpack
+
+from cluster_layer.envelope import CONTROL, decode, encode
+from cluster_layer.errors import MalformedEnvelope
+from cluster_layer.order import Lane
+
+
+class Control(NamedTuple):
+    """What another process wants: the fields of a control, and where it came from."""
+
+    lane: Lane
+    position: int
+    channel: str | None  # whom it is addressed to, if it came by an inbox
+    fields: Mapping[str, str]
+
+    @property
+    def op(self) -> str:
+        return self.fields.get("op", "")
+
+    @property
+    def group(self) -> str:
+        return self.fields.get("group", "")
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the topology that its writer went by; 0 if it does not say."""
+        return number(self.fields.get("epoch", ""))
+
+
+class LogEntry(NamedTuple):
+    """A change of a membership, as a shard's log keeps it."""
+
+    position: int
+    epoch: int
+    op: str
+    group: str
+    channel: str
+
+
+def pack(fields: Mapping[str, str]) -> bytes:
+    """The body of a control."""
+    body: bytes = msgpack.packb(dict(fields))
+    return body
+
+
+def control(op: str, group: str, channel: str, epoch: int) -> bytes:
+    """The envelope of a change of a membership, by a writer that goes by this epoch."""
+    fields = {"op": op, "group": group, "channel": channel, "epoch": str(epoch)}
+    return encode(CONTROL, 0, None, None, pack(fields))
+
+
+def fields_of(body: bytes) -> Mapping[str, str]:
+    """The fields of a control; empty if it is none."""
+    try:
+        fields = msgpack.unpackb(body)
+    except (ValueError, TypeError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    return {k: v for k, v in fields.items() if isinstance(k, str) and isinstance(v, str)}
+
+
+def log_entry(payload: bytes) -> LogEntry | None:
+    """An entry of a shard's membership log; None if it is none of ours."""
+    position, _, data = payload.partition(b":")
+    try:
+        envelope = decode(data)
+    except MalformedEnvelope:
+        return None
+    if not position.isdigit() or envelope.kind != CONTROL:
+        return None
+    fields = fields_of(envelope.body)
+    epoch = number(fields.get("epoch", ""))
+    names = (fields.get("op", ""), fields.get("group", ""), fields.get("channel", ""))
+    return LogEntry(int(position), epoch, *names)
+
+
+def number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

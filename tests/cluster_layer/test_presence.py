@@ -1,0 +1,68 @@
+"""What a process tells the shards of itself."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from cluster_layer.counters import Counters
+from cluster_layer.embedded import RedisServer
+from cluster_layer.links import LinkSettings
+from cluster_layer.presence import MAX_REASON, Presence
+from tests.support.parts import links_to
+from tests.support.waiting import eventually_async
+
+SETTINGS = LinkSettings(prefix="test", timeout_s=5.0, connect_timeout_s=5.0)
+
+
+def presence(unreachable: dict[str, str] | None = None) -> Presence:
+    return Presence("p1", "asgi", epoch=lambda: 7, unreachable=lambda: unreachable or {})
+
+
+def test_a_report_says_who_it_is_and_how_far() -> None:
+    """Who receives has settled what it says; who only sends has no duties."""
+    ours = presence({"s2": "connection refused"})
+    report = json.loads(ours.report())
+    assert (report["id"], report["prefix"], report["role"]) == ("p1", "asgi", "process")
+    assert report["host"]
+    assert report["pid"] > 0
+    assert report["unreachable"] == {"s2": "connection refused"}
+    assert (report["receives"], report["epoch"], report["settled"]) == (False, 7, 7)
+    ours.receives = True
+    ours.settled = 6
+    assert json.loads(ours.report())["settled"] == 6
+
+
+def test_a_report_is_bounded() -> None:
+    """However many shards are gone, and however long a reason is."""
+    ours = presence({f"shard-{number}": "gone" for number in range(1000)})
+    ours.waiting_for = "x" * 10_000
+    report = json.loads(ours.report())
+    assert len(report["waiting_for"]) == MAX_REASON
+    assert len(report["unreachable"]) <= 100
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Any]:
+    client: Any = redis.Redis.from_url(redis_server.url, protocol=2)
+    yield client
+    client.close()
+
+
+async def test_a_link_reports_while_it_lives(redis_server: RedisServer, client: Any) -> None:
+    """With each heartbeat, at once when asked to, and takes it back when it closes."""
+    ours = presence()
+    links = links_to(redis_server.url, settings=SETTINGS, counters=Counters(), presence=ours)
+    (link,) = links.all()
+    await link.ready()
+    cluster = link.keys.cluster
+    await eventually_async(lambda: client.hexists(cluster.reports, "p1"))
+    first = client.zscore(cluster.beats, "p1")
+    await eventually_async(lambda: client.zscore(cluster.beats, "p1") > first)
+    ours.waiting_for = "a shard"
+    links.report()
+    await eventually_async(lambda: b"a shard" in client.hget(cluster.reports, "p1"))
+    await links.close()
+    assert not client.exists(cluster.reports, cluster.beats)
