@@ -275,7 +275,7 @@ class Groups:
                 # One that joins is none yet; one that was stored is nowhere but here.
                 member.active = member.active or member.stored
                 member.stored = False
-                member.kicked_at = member.stored_at = 0
+                member.kicked_at = member.stored_at = member.taken_at = 0
                 here = joined_at if joined_in == life else 0
                 if member.joined_at != here:
                     member.joined_at = member.since = here
@@ -501,6 +501,8 @@ class Groups:
             raise
         member.joining -= 1
         member.joined_at = max(member.joined_at, position)
+        if was_stored:
+            member.taken_at = position
         member.origin = (link.keys.incarnation, member.joined_at)
         group.changed()
         if invited and member.invited and not (was_stored or member.active):
@@ -572,13 +574,15 @@ class Groups:
             except ClusterError as error:
                 _stays_with_the_senders(group, member, error)
         member.joining -= 1
+        if was_stored:
+            member.taken_at = position
         if was_stored and position > member.joined_at:
             # Whoever was kicked before that has been stored again since.
             member.joined_at = position
             member.origin = (self._life_of(group.shard), position)
         if member.stored and position >= 0 and member.stored_at > position:
             self._serve_again(group, member)  # it has been stored once more since then
-        elif member.stored and position >= 0 and not was_stored:
+        elif member.stored and position >= 0 and member.taken_at <= member.stored_at:
             # Nothing is stored any more, and no control said so: the membership has expired, or was
             # ended by its own leave. Senders have served what was published up to here.
             member.since = max(member.since, position)

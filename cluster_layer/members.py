@@ -27,6 +27,7 @@ class Member:
     since: int = 0  # what was published up to here is not for this member
     kicked_at: int = 0
     stored_at: int = 0
+    taken_at: int = 0  # of the take-over whose ``unstored`` ends the latest store; 0: none
     # Life and position of the latest join, and of a kick that was told out of order.
     origin: tuple[str, int] = ("", 0)
     notice: tuple[str, int] = ("", 0)
