@@ -25,6 +25,7 @@ MESSAGE: Message = {"type": "chat.message", "text": "the quick brown fox jumps",
 
 # Nothing is to be refused: what is measured is the way of a message, not the edge of a queue.
 CAPACITY = 1_000_000
+EPOCH = 1  # of every list of hosts
 EXPIRY_MS = 60_000
 TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 10_000
@@ -83,6 +84,7 @@ class Bare:
             cluster = fixed_cluster([Endpoint.from_url(self._url).id])
             life = self._connection.incarnation
             self._command = append_command(cluster, life, channel, message)
+            await self._connection.execute(serve_command(cluster, life))
         await self._connection.execute(self._command)
 
     @property
@@ -101,6 +103,11 @@ class Empty:
         del channel, message
 
 
+def serve_command(cluster: str, incarnation: str) -> tuple[bytes | str | int, ...]:
+    """The command after which a shard takes what `append_command` says."""
+    return ("SET", Keys("asgi", cluster, incarnation, 0).cluster.epoch, EPOCH)
+
+
 def append_command(
     cluster: str, incarnation: str, channel: str, message: Message
 ) -> tuple[bytes | str | int, ...]:
@@ -109,8 +116,8 @@ def append_command(
     data = envelope.encode(envelope.MESSAGE, EXPIRY_MS, channel, None, body)
     keys = Keys("asgi", cluster, incarnation, 0)
     named = (keys.cluster.epoch, keys.inbox(inbox_name(channel)), keys.entries)
-    never_ms, epoch = 1 << 52, 1
-    return ("EVALSHA", INBOX_APPEND.sha, 3, *named, never_ms, epoch, CAPACITY, EXPIRY_MS, data)
+    never_ms = 1 << 52
+    return ("EVALSHA", INBOX_APPEND.sha, 3, *named, never_ms, EPOCH, CAPACITY, EXPIRY_MS, data)
 
 
 def _make_cluster(addresses: Addresses) -> Any:

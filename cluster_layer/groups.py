@@ -133,7 +133,7 @@ class Groups:
             for group, member in entered:
                 member.joins -= 1
                 member.joining -= 1
-                if not (member.active or member.stored or member.joining):
+                if not (member.active or member.stored or member.joining or member.is_taken):
                     self._remove(group, member)
 
     async def accept(self, name: str, box: Mailbox, expires_at: float) -> None:
@@ -210,6 +210,7 @@ class Groups:
         elif op == "unstored" and position >= member.since:
             member.stored = False
             member.active = True
+            member.unstored_at = position
         elif op == "leave":
             self._kicked(group, member, position)
             self._end_elsewhere(shard, change, self._life_of(shard))
@@ -275,7 +276,8 @@ class Groups:
                 # One that joins is none yet; one that was stored is nowhere but here.
                 member.active = member.active or member.stored
                 member.stored = False
-                member.kicked_at = member.stored_at = member.taken_at = 0
+                member.kicked_at = member.stored_at = 0
+                member.taken_at = member.unstored_at = 0
                 here = joined_at if joined_in == life else 0
                 if member.joined_at != here:
                     member.joined_at = member.since = here
@@ -590,7 +592,7 @@ class Groups:
             member.stored = False
             member.active = True
             group.changed()
-        elif not (was_stored or member.active or member.stored or member.joining):
+        elif not (member.active or member.stored or member.joining or member.is_taken):
             self._remove(group, member)  # it was kicked, and nobody has stored it since
 
     def _remove(self, group: Group, member: Member) -> None:

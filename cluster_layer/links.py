@@ -302,7 +302,12 @@ class Link:
         """Whether one more try makes sense: the refused command provably was not executed."""
         try:
             return await self._remedy(connection, refusal, script)
-        except DeliveryUnknown as error:  # of the remedy
+        except CommandRefused as error:  # of the remedy
+            if not _is_of_a_stale_connection(error.reason):
+                raise
+            connection.close(error.reason)
+            return True
+        except DeliveryUnknown as error:  # as above
             raise ShardUnavailable(self.shard, error.reason) from error
 
     async def _remedy(
@@ -318,7 +323,7 @@ class Link:
         if "LATE" in reason:
             await connection.identify()  # our idea of the shard's clock was wrong
             return True
-        if any(word in reason for word in _STALE_CONNECTION):
+        if _is_of_a_stale_connection(reason):
             connection.close(reason)
             return True
         return False
@@ -429,6 +434,10 @@ class Link:
     def _notify(self) -> None:
         for watcher in tuple(self.watchers):
             watcher()
+
+
+def _is_of_a_stale_connection(reason: str) -> bool:
+    return any(word in reason for word in _STALE_CONNECTION)
 
 
 def _redirection(shard: str) -> Redirected:

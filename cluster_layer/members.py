@@ -27,12 +27,18 @@ class Member:
     since: int = 0  # what was published up to here is not for this member
     kicked_at: int = 0
     stored_at: int = 0
-    taken_at: int = 0  # of the take-over whose ``unstored`` ends the latest store; 0: none
+    taken_at: int = 0  # by the answer to a take-over; ``unstored`` says it in order
+    unstored_at: int = 0
     # Life and position of the latest join, and of a kick that was told out of order.
     origin: tuple[str, int] = ("", 0)
     notice: tuple[str, int] = ("", 0)
     # The home that it was taken along from, and its origin there; None: it has joined here.
     came_from: tuple[str, str, int] | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it was taken over at a position that has not been heard yet."""
+        return self.taken_at > self.unstored_at
 
     @property
     def was_kicked(self) -> bool:

@@ -6,12 +6,13 @@ import asyncio
 import csv
 import io
 import shutil
+from typing import Any
 
 from redis import Redis
 
 from benchmarks.bench import CPU_METRICS, Bench
 from benchmarks.model import Metric
-from benchmarks.peers import LAYERS, MESSAGE, Message, append_command
+from benchmarks.peers import LAYERS, MESSAGE, Message, append_command, serve_command
 from benchmarks.rows.row import Row
 from cluster_layer.keys import incarnation_of
 from cluster_layer.scripts import INBOX_APPEND
@@ -40,10 +41,11 @@ def _sending(in_flight: int, bars: dict[str, float]) -> Row:
 
 async def _redis_benchmark(bench: Bench, in_flight: int) -> float:
     """The same command from Redis's own load generator, over one connection."""
-    client = bench.servers.client()
+    client: Any = bench.servers.client()
     client.script_load(INBOX_APPEND.text)
-    cluster = "0" * 16  # of nobody else: that no epoch is there to compare with costs nothing less
-    appended = append_command(cluster, _incarnation(client), CHANNEL, MESSAGE)
+    cluster, life = "0" * 16, _incarnation(client)
+    client.execute_command(*serve_command(cluster, life))
+    appended = append_command(cluster, life, CHANNEL, MESSAGE)
     command = [str(part) for part in _as_text(appended)]
     program = shutil.which("redis-benchmark")
     if program is None:

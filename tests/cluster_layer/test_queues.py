@@ -264,6 +264,7 @@ async def test_finishing_ends_a_blocking_read(
     patient: None, process: Process, shard: Shard
 ) -> None:
     """It does not wait until the read's time is over, and pops nothing more."""
+    await process.link.ready()  # it is what interrupts
     process.receive("q")
     await eventually_async(lambda: shard.blocked() == 1)
     async with asyncio.timeout(20):
