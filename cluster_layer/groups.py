@@ -133,7 +133,7 @@ class Groups:
             for group, member in entered:
                 member.joins -= 1
                 member.joining -= 1
-                if not (member.active or member.stored or member.joining or member.is_taken):
+                if member.is_over:
                     self._remove(group, member)
 
     async def accept(self, name: str, box: Mailbox, expires_at: float) -> None:
@@ -498,7 +498,7 @@ class Groups:
             was_stored, position = await self._take_over(group, member, epoch)
         except BaseException:
             member.joining -= 1
-            if not (member.active or member.joining or invited):
+            if member.is_over and not invited:
                 self._remove(group, member)
             raise
         member.joining -= 1
@@ -592,7 +592,7 @@ class Groups:
             member.stored = False
             member.active = True
             group.changed()
-        elif not (member.active or member.stored or member.joining or member.is_taken):
+        elif member.is_over:
             self._remove(group, member)  # it was kicked, and nobody has stored it since
 
     def _remove(self, group: Group, member: Member) -> None:

@@ -142,6 +142,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         """
         require_group_name(group)
         require_channel_name(channel)
+        await self._all_answered()
         if self._is_ours(channel):
             node = await self._node()
             await _on(node, node.join(group, channel))
@@ -157,6 +158,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         """
         require_group_name(group)
         require_channel_name(channel)
+        await self._all_answered()
         node = self._hosts.node
         if node is not None and self._is_ours(channel):
             node = await self._node()
@@ -290,6 +292,12 @@ class ClusterChannelLayer(BaseChannelLayer):
             await _on(runtime, queue(name, body, cell))
         finally:
             remember(self._scope, cell.past)
+
+    async def _all_answered(self) -> None:
+        """What this task has sent without waiting comes before what it changes now."""
+        past = recall(self._scope)
+        if not isinstance(past, Trail) and past.on_their_way:
+            remember(self._scope, await self._settled(past))
 
     def _settled(self, past: Past) -> Coroutine[Any, Any, Trail]:
         return settled(past, SETTLING_TIMEOUTS * self.config.timeout)

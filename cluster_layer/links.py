@@ -91,6 +91,7 @@ class Link:
         ] = []  # called when it has come up, gone down, or failed to
         self._counters = counters
         self._latest: Connection | None = None
+        self.served = 0  # the epoch that the shard was last seen to serve
         self._retired = False
         self._refusal: str | None = None  # why the last attempt failed, until one succeeds
         self.loop = self._loop = asyncio.get_running_loop()
@@ -283,6 +284,7 @@ class Link:
         served = int(await connection.execute(("GET", keys.cluster.epoch)) or 0)
         if served < ours.epoch:
             served = int(await connection.execute(self._installation(ours, keys)))
+        self.served = served
         if served > ours.epoch:
             self._topologies.offer_encoded(
                 await connection.execute(("GET", keys.cluster.topology)) or b""
@@ -393,7 +395,8 @@ class Link:
         expiries = [("PEXPIRE", key, COUNTER_TTL_MS) for key in kept]
         report = [self._presence.command(keys)] if self._presence is not None else []
         served, *_ = await connection.execute(("GET", cluster.epoch), *expiries, *report)
-        if int(served or 0) != self._topologies.routes.epoch:
+        self.served = int(served or 0)
+        if self.served != self._topologies.routes.epoch:
             await self._align(connection, keys)
 
     def _came_up(self, connection: Connection) -> None:

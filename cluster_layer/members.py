@@ -41,6 +41,11 @@ class Member:
         return self.taken_at > self.unstored_at
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing makes it a member, and nothing that is on its way will."""
+        return not (self.active or self.stored or self.joining or self.is_taken)
+
+    @property
     def was_kicked(self) -> bool:
         """Whether a kick was told that is later than its join, and has not been heard here."""
         life, position = self.notice

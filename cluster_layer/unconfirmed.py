@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from cluster_layer.connection import CommandRefused, Connection
 from cluster_layer.counters import Counters
-from cluster_layer.errors import ChannelFull, ShardUnavailable
+from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.gaps import Gap, OnGap
 from cluster_layer.links import Links, Redirected
 from cluster_layer.names import inbox_name
@@ -133,7 +133,8 @@ class Poster:
     def _queue(self, write: Write, past: Past, trail: Trail) -> Past | None:
         link = self._links.to(write.shard)
         connection, lane = link.connection, write.lane
-        if connection is None:
+        # A shard that is behind would refuse some of them, and take those that come later.
+        if connection is None or link.served != write.epoch:
             return None
         going_on = past if isinstance(past, Unanswered) and past.on_their_way else None
         posted = _Posted(self, write, connection)
@@ -162,6 +163,8 @@ class Poster:
             self._refused(name, ShardUnavailable(shard, reason))
         except ShardUnavailable as error:
             self._refused(name, error)
+        except DeliveryUnknown as error:  # of looking at the shard: nothing was queued
+            self._refused(name, ShardUnavailable(error.shard, error.reason))
 
     async def _queued(
         self, name: str, cell: PastCell, write_after: Callable[[Trail], Write]
@@ -170,6 +173,8 @@ class Poster:
         try:
             link = self._links.to(self._links.routes.shard_of(inbox_name(name)))
             await link.ready()
+            if link.served != self._links.routes.epoch:
+                await link.align()
         except Redirected:
             return False
         if self._on_their_way >= MAX_ON_THEIR_WAY:
