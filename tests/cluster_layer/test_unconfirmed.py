@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import redis
@@ -22,17 +24,22 @@ from cluster_layer.errors import (
     ShardUnavailable,
 )
 from cluster_layer.unconfirmed import MAX_ON_THEIR_WAY
+from tests.support.changes import changes_of
 from tests.support.layers import (
     HasUrl,
     names_on_all_shards,
     numbered,
     open_layer,
     receive_numbers,
+    topology_store,
     unique_prefix,
 )
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 from topology.errors import ClusterError
+from topology.ids import new_cluster_id
+from topology.model import Shard
+from topology.planning import initial_topology
 
 
 class Gaps:
@@ -215,6 +222,51 @@ async def test_order_holds_across_verbs_and_shards(shards: list[RedisServer], ga
                 group = groups[number // 11 % len(groups)]
                 await sender.group_send(group, numbered(number), confirm=confirm)
         assert await receive_numbers(receiver, channel, 300) == list(range(300))
+        assert gaps.all == []
+
+
+async def test_nothing_is_lost_or_late_while_the_topology_changes(
+    shards: list[RedisServer], gaps: Gaps
+) -> None:
+    """What a shard refuses because its slots have moved is written again, in its order."""
+    ids = [Shard(f"s{number}", server.url) for number, server in enumerate(shards)]
+    url = topology_store(initial_topology(ids, cluster=new_cluster_id()))
+    config: dict[str, Any] = {"topology": url, "prefix": unique_prefix(), "capacity": 100_000}
+    async with (
+        open_layer(**config, confirm=False, on_gap=gaps) as sender,
+        open_layer(**config) as receiver,
+        changes_of(url) as changes,
+    ):
+        await sender.open()
+        channel = await receiver.new_channel()
+        groups = await names_on_all_shards(receiver, "group")
+        for group in groups:
+            await receiver.group_add(group, channel)
+        over = asyncio.Event()
+
+        async def write(task: int) -> int:
+            choice, number = random.Random(task), 0
+            while not over.is_set():
+                message = numbered(task * 1_000_000 + number)
+                if choice.random() < 0.1:
+                    await sender.send(channel, message)
+                else:
+                    await sender.group_send(choice.choice(groups), message)
+                number += 1
+                await asyncio.sleep(0)
+            return number
+
+        writers = [asyncio.create_task(write(task)) for task in range(3)]
+        for wanted in (ids[:2], ids, ids[1:], ids):
+            await changes.to(wanted)
+        over.set()
+        counts = [await writer for writer in writers]
+        await sender.wait_for_confirms()
+        arrived = await receive_numbers(receiver, channel, sum(counts))
+        for task, count in enumerate(counts):
+            first = task * 1_000_000
+            expected = list(range(first, first + count))
+            assert [number for number in arrived if number // 1_000_000 == task] == expected
         assert gaps.all == []
 
 
