@@ -3,7 +3,6 @@
 import random
 from dataclasses import replace
 from fractions import Fraction
-from math import floor
 
 import pytest
 from hypothesis import given, settings
@@ -72,14 +71,11 @@ def test_adding_a_shard_moves_its_share_to_it_and_nothing_else(shards: list[Shar
 @UNHURRIED
 @given(shard_sets(min_size=2, weights=usual_weights))
 def test_slots_move_between_shards_that_stay_only_where_they_must(shards: list[Shard]) -> None:
-    """Where a shard would be a whole slot or more from its share otherwise; a slot or two."""
+    """Shares are exact and moves are the fewest, which now and then takes a slot or two."""
     before = initial_topology(shards[1:], cluster=CLUSTER)
     made = plan(before, shards)
-    held, share = before.table.counts(), exact_shares(shards)
-    strays = [move for move in made.moves if move.target != shards[0].id]
-    assert len(strays) <= 2
-    for move in strays:
-        assert held[move.target] < floor(share[move.target])
+    assert_fewest(made, before, shards)
+    assert sum(move.target != shards[0].id for move in made.moves) <= len(shards) // 16 + 1
     assert_within_one_slot(applied(made, before))
 
 
