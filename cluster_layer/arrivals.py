@@ -27,7 +27,6 @@ from topology.errors import ClusterError
 BARRIER_AGAIN_S = 0.05
 # A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
 HOLD_TIMEOUTS = 10
-CLOCK_MARGIN_MS = 50  # our idea of a shard's clock is early by a round trip
 MAX_OVERTAKEN = 256
 
 
@@ -75,7 +74,13 @@ class Arrivals:
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
         self._barriers: dict[Lane, bool] = {}  # running; True: once more
-        self._overtaken: dict[tuple[str, str], int] = {}  # shard, incarnation -> shard's time, ms
+        # Our idea of a shard's clock is early by the time that an answer took, at most the timeout,
+        # and by the time that this loop took to look at it.
+        self._clock_margin_ms = 2000 * config.timeout
+        # Shard, incarnation and fingerprint of what must not be delivered -> the shard's time, ms,
+        # until which it can have been written, and ours after which it has expired.
+        self._overtaken: dict[tuple[str, str, int], tuple[float, float]] = {}
+        self._expiry_s = config.expiry
         self.lanes = Sequencer(self._deliver, self._ask, _fingerprint, self._overtake)
         self._group_lanes = Lanes(GROUP)
         self._inbox_lanes = Lanes(INBOX)
@@ -108,7 +113,9 @@ class Arrivals:
     ) -> None:
         """Entries of inboxes, in the order of their positions; never one twice."""
         lane = self._inbox_lanes[shard]
-        if self.lanes.incarnation(lane) is None:
+        if self.lanes.incarnation(lane) != incarnation:
+            # The reader may come to another life of the shard before the command link does, and may
+            # still hold a reply of the last one when the link has left it.
             self.lanes.open(lane, incarnation)
         self._counters.shards[shard].received += len(entries)
         now = time.monotonic()
@@ -121,7 +128,7 @@ class Arrivals:
             left_ms = ttl_ms - max(0, now_ms - added_ms)
             if left_ms <= 0 and kind == MESSAGE:
                 self._expired(str(channel))
-            elif self._overtaken and added_ms <= self._overtaken.get((shard, incarnation), 0):
+            elif self._overtaken and self._is_overtaken(shard, incarnation, added_ms, data):
                 self._counters.lose(Loss.ORDER)
             elif kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
                 self._put(str(channel), body, now + left_ms / 1000)
@@ -157,8 +164,10 @@ class Arrivals:
         return self._mailboxes.put(box, parcel)
 
     def expire(self, now: float) -> None:
-        """Give up the order of what has been held for too long."""
+        """Give up the order of what has been held for too long, and forget what has expired."""
         self.lanes.expire(now - self._hold_s)
+        for key in [key for key, (_, at) in self._overtaken.items() if at < now]:
+            del self._overtaken[key]
 
     def clear(self) -> None:
         """Drop everything that is held."""
@@ -216,16 +225,23 @@ class Arrivals:
                 return True
         return False
 
-    def _overtake(self, lane: Lane, incarnation: str) -> None:
-        """What is in an inbox by now must not be delivered any more, at whatever position it is.
+    def _overtake(self, lane: Lane, incarnation: str, fingerprint: int) -> None:
+        """If this is in an inbox by now, it must not be delivered any more.
 
         A subscription that is cut brings nothing old.
         """
         if lane.kind == INBOX:
-            now_ms = int(self._recipient.shard_time_ms(lane.shard)) + CLOCK_MARGIN_MS
-            self._overtaken[lane.shard, incarnation] = now_ms
+            until_ms = self._recipient.shard_time_ms(lane.shard) + self._clock_margin_ms
+            forget_at = time.monotonic() + self._expiry_s
+            self._overtaken[lane.shard, incarnation, fingerprint] = (until_ms, forget_at)
             if len(self._overtaken) > MAX_OVERTAKEN:
                 self._overtaken.pop(next(iter(self._overtaken)))
+
+    def _is_overtaken(self, shard: str, incarnation: str, added_ms: int, data: bytes) -> bool:
+        """The same bytes that are written later are another message."""
+        key = (shard, incarnation, fingerprint("", data))
+        until_ms, _ = self._overtaken.get(key, (0.0, 0.0))
+        return added_ms <= until_ms
 
     # -- delivery
 

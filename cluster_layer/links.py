@@ -114,7 +114,10 @@ class Link:
         if self._retired:
             raise _redirection(self.shard)
         if self._refusal is not None:
-            raise ShardUnavailable(self.shard, self._refusal)
+            refusal = self._refusal
+            # Whoever tries again at once must not keep the loop from connecting.
+            await asyncio.sleep(0)
+            raise ShardUnavailable(self.shard, refusal)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await asyncio.shield(self._attempt)

@@ -220,8 +220,8 @@ class Sequencer:
 
     `deliver(lane, item)` is called in an order that P3 allows; `ask(lane)` requests a barrier of a
     lane, which is answered by `begin` and `reached`. `fingerprint(item)` is what a writer calls it
-    that does not know its position. `overtaken(lane, incarnation)` tells that what has been written
-    to a lane until now, at whatever positions, must not be delivered any more.
+    that does not know its position. `overtaken(lane, incarnation, fingerprint)` tells that this,
+    if it has been written to a lane until now, must not be delivered any more.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class Sequencer:
         deliver: Callable[[Lane, Any], None],
         ask: Callable[[Lane], None],
         fingerprint: Callable[[Any], int],
-        overtaken: Callable[[Lane, str], None] = lambda _lane, _incarnation: None,
+        overtaken: Callable[[Lane, str, int], None] = lambda _lane, _incarnation, _print: None,
     ) -> None:
         self._deliver = deliver
         self._ask = ask
@@ -333,7 +333,7 @@ class Sequencer:
         state.received = max(state.received, position)
         in_time = not droppable or position > self._floors.get(key, -1)
         needs = self._needs(lane, marks) if in_time and marks else []
-        if in_time and not (needs or state.waiting):
+        if in_time and not (needs or state.waiting or self._is_behind(key)):
             self._deliver(lane, item)
         elif in_time:
             self._serial += 1
@@ -470,6 +470,15 @@ class Sequencer:
         state = self._lanes.get(need[:2])
         return state is None or not state.lacks(need.position)
 
+    def _is_behind(self, key: tuple[Lane, str]) -> bool:
+        """Whether an earlier life of the same lane holds messages: they come first."""
+        for other in self._blocked:
+            if other == key:
+                return False
+            if other[0] == key[0]:
+                return True
+        return False
+
     def _progress(self) -> None:
         moved = True
         while moved and self._blocked:
@@ -480,6 +489,8 @@ class Sequencer:
     def _advance(self, key: tuple[Lane, str]) -> bool:
         state = self._lanes[key]
         moved = False
+        if self._is_behind(key):
+            return False
         while state.waiting and all(map(self._is_satisfied, state.waiting[0].needs)):
             self._deliver(key[0], state.waiting.popleft().item)
             moved = True
@@ -494,7 +505,7 @@ class Sequencer:
         """What turns up at or below this position later would be out of order: it is dropped."""
         if need.fingerprint is not None:
             # It was settled before the message that names it was sent: it is not ahead of now.
-            self._overtaken(need.lane, need.incarnation)
+            self._overtaken(need.lane, need.incarnation, need.fingerprint)
             return
         key = (need.lane, need.incarnation)
         self._floors[key] = max(need.position, self._floors.pop(key, -1))

@@ -89,6 +89,10 @@ class Reader(Generic[C]):
             connect_timeout_s=settings.connect_timeout_s,
             timeout_s=settings.timeout_s,
         )
+        command = self._link.connection
+        if command is not None and command.incarnation != connection.incarnation:
+            # What is asked there would be about the life before.
+            command.close("the shard has begun another life")
         return cast(C, connection)
 
     def _link_changed(self) -> None:

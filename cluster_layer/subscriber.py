@@ -199,10 +199,6 @@ class Subscriber(Reader[SubscriberConnection]):
         self._keys = keys
         self._tick_at = self._loop.time()
         self._held = []
-        command = self._link.connection
-        if command is not None and command.incarnation != incarnation:
-            # What it is told would be about the life before.
-            command.close("the shard has begun another life")
         connection.on_message = self._on_message
         self._owner.on_subscription(shard, incarnation)
         cluster = keys.cluster

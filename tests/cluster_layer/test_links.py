@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -208,6 +209,23 @@ async def test_a_dead_shard_is_unavailable_at_once(
     redis_server.start()
     await eventually_async(lambda: link.connection is not None)
     await link.ready()
+
+
+async def test_whoever_tries_again_at_once_does_not_keep_it_down(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    """A program without a pause between its calls leaves the loop its turn to connect."""
+    link = bench.link(redis_server.url)
+    await link.ready()
+    redis_server.kill()
+    await eventually_async(lambda: link._refusal is not None)
+    redis_server.start()
+    attempts = 0
+    while link.connection is None:
+        attempts += 1
+        assert attempts < 10_000_000
+        with suppress(ShardUnavailable):
+            await link.ready()
 
 
 async def test_a_restarted_shard_has_new_keys(bench: Bench, redis_server: RedisServer) -> None:

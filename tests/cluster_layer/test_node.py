@@ -14,11 +14,11 @@ from cluster_layer.config import Config
 from cluster_layer.controls import control
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.envelope import MESSAGE, encode
+from cluster_layer.envelope import MESSAGE, encode, fingerprint
 from cluster_layer.keys import Keys
 from cluster_layer.links import LinkSettings
 from cluster_layer.node import Node, NodeState
-from cluster_layer.order import GROUP, Doubt, Mark
+from cluster_layer.order import GROUP, INBOX, Doubt, Lane, Mark
 from tests.support.parts import EPOCH, links_to, presence, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
@@ -156,6 +156,8 @@ async def test_a_kick_during_a_silence_is_learnt_afterwards(
     await node.join("g", OURS)
     process.group_send("before")
     assert await process.receive(OURS) == "before"
+    # The inbox is being read: what is sent now comes without another request.
+    await eventually_async(lambda: process.redis.info("clients")["blocked_clients"] >= 1)
     proxy.blackhole("requests")
     received = process.received
     process.send(OURS, "held", after_unknown=True)
@@ -185,6 +187,37 @@ async def test_a_subscription_that_comes_up_slowly_comes_up(
     await eventually_async(lambda: process.redis.pubsub_numsub(process.keys.group("g"))[0][1])
     process.group_send("again")
     assert await process.receive(OURS) == "again"
+
+
+async def test_an_entry_counts_in_the_life_from_which_it_was_read(process: Process) -> None:
+    """Its position means nothing in the life that the command link knows of."""
+    node, lane = process.node, Lane(process.shard, INBOX)
+    process.send(OURS, "one")
+    assert await process.receive(OURS) == "one"
+    lanes = node._arrivals.lanes
+    assert lanes.incarnation(lane) == process.keys.incarnation
+    data = encode(MESSAGE, EXPIRY_MS, OURS, None, b"two")
+    node.on_entries(process.shard, "next", 0, [(7, 0, data)])
+    assert (lanes.incarnation(lane), lanes.received(lane)) == ("next", 7)
+    assert await process.receive(OURS) == "two"
+
+
+async def test_what_was_overtaken_is_dropped_and_nothing_else(process: Process) -> None:
+    """Also if the shard's clock is taken for half a second earlier; equal bytes later are new."""
+    node, life = process.node, process.keys.incarnation
+    lane = Lane(process.shard, INBOX)
+    node.watch_inbox("p.1!")
+    overtaken, other = (encode(MESSAGE, EXPIRY_MS, OURS, None, body) for body in (b"1", b"2"))
+    node._arrivals._overtake(lane, life, fingerprint("", overtaken))
+    now_ms = int(node.shard_time_ms(process.shard))
+    node.on_entries(process.shard, life, 0, [(1, now_ms + 500, other)])
+    node.on_entries(process.shard, life, 0, [(2, now_ms + 500, overtaken)])
+    assert process.counters.lost == {Loss.ORDER: 1}
+    node.on_entries(process.shard, life, 0, [(3, now_ms + 60_000, overtaken)])
+    assert [await process.receive(OURS) for _ in range(2)] == ["2", "1"]
+    node._sweep(time.monotonic() + process.config.expiry + 1)
+    node.on_entries(process.shard, life, 0, [(4, now_ms + 500, overtaken)])
+    assert await process.receive(OURS) == "1"
 
 
 async def test_the_log_of_a_shard_s_next_life_is_read_from_its_beginning(

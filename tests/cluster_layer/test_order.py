@@ -141,12 +141,12 @@ class Receiver:
     def __init__(self, *lanes: Lane) -> None:
         self.delivered: list[Any] = []
         self.asked: list[Lane] = []
-        self.overtaken: list[tuple[Lane, str]] = []
+        self.overtaken: list[tuple[Lane, str, int]] = []
         self.sequencer = Sequencer(
             lambda _, item: self.delivered.append(item),
             self.asked.append,
             fingerprint,
-            lambda lane, life: self.overtaken.append((lane, life)),
+            lambda *what: self.overtaken.append(what),
         )
         for lane in lanes or LANES:
             self.sequencer.open(lane, LIFE)
@@ -317,6 +317,21 @@ def test_positions_of_an_earlier_life_count_for_nothing_in_the_next() -> None:
     assert receiver.delivered == ["first", "second", "third", "fourth"]
 
 
+def test_what_an_earlier_life_holds_comes_before_the_next() -> None:
+    """One inbox needs no marks of itself, so messages of both lives keep the order of the lives."""
+    receiver = Receiver()
+    receiver.offer(A_INBOX, 5, "first", b=after_group(7))
+    receiver.sequencer.close(A_INBOX)
+    receiver.sequencer.open(A_INBOX, "next")
+    receiver.offer(A_INBOX, 1, "second")
+    receiver.offer(A_INBOX, 2, "third")
+    assert receiver.delivered == []
+    receiver.offer(B_GROUP, 7, "zeroth")
+    assert receiver.delivered == ["zeroth", "first", "second", "third"]
+    receiver.offer(A_INBOX, 3, "fourth")
+    assert receiver.delivered[-1] == "fourth"
+
+
 def test_a_barrier_that_began_in_an_earlier_life_tells_no_position() -> None:
     """The connection was lost meanwhile, and the next one went to another life."""
     receiver = Receiver()
@@ -386,14 +401,15 @@ def test_a_cut_lane_is_searched_for_a_doubt() -> None:
 
 
 def test_a_cut_overtakes_an_unknown_outcome() -> None:
-    """Who waited for it goes on; whatever was written to the lane until now is too late then."""
+    """Who waited for it goes on; it is too late then, if it was written."""
     receiver = Receiver()
     receiver.offer(B_GROUP, 3, "went on", a=after_doubt(INBOX, "lost"))
     assert receiver.overtaken == []
     receiver.sequencer.close(A_INBOX)
-    assert (receiver.delivered, receiver.overtaken) == (["went on"], [(A_INBOX, LIFE)])
+    what = (A_INBOX, LIFE, fingerprint("lost"))
+    assert (receiver.delivered, receiver.overtaken) == (["went on"], [what])
     receiver.offer(B_GROUP, 4, "too", a=after_doubt(INBOX, "lost"))
-    assert receiver.overtaken == [(A_INBOX, LIFE)] * 2
+    assert receiver.overtaken == [what] * 2
 
 
 def test_a_cut_overtakes_a_known_position_alone() -> None:
@@ -448,7 +464,6 @@ class Line:
     barrier: tuple[Begun, int] | None = None
     begun: Begun | None = None
     again: bool = False
-    overtaken: int = 0  # so much of the log must not be delivered any more
 
 
 class World:
@@ -461,6 +476,7 @@ class World:
         # By task and by the shard of the inbox: each inbox is that of one channel, and both
         # channels are members of every group.
         self.delivered: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        self.overtaken: set[tuple[Lane, str, int]] = set()
         # Tasks that wait for a shard to tell where its last write went.
         self.settling: dict[int, Lane] = {}
         self.sequencer = Sequencer(self._deliver, self._ask, _print_of, self._overtake)
@@ -496,9 +512,11 @@ class World:
             return
         written = line.log[line.arrived]
         line.arrived += 1
-        if written.task is None or line.arrived <= line.overtaken:
+        if written.task is None:
             return
         item = (written.task, written.number)
+        if (lane, line.life, _print_of(item)) in self.overtaken:
+            return
         self.sequencer.offer(lane, written.position, written.marks, item, 0.0)
 
     def see_barrier(self, lane: Lane) -> None:
@@ -586,8 +604,8 @@ class World:
     def _ask(self, lane: Lane) -> None:
         self.lines[lane].again = True
 
-    def _overtake(self, lane: Lane, _incarnation: str) -> None:
-        self.lines[lane].overtaken = len(self.lines[lane].log)
+    def _overtake(self, lane: Lane, incarnation: str, fingerprint: int) -> None:
+        self.overtaken.add((lane, incarnation, fingerprint))
 
 
 def _print_of(item: tuple[int, int]) -> int:
