@@ -15,8 +15,10 @@ BENCH = [
     "matplotlib>=3.9",
     "psutil>=5.9",
 ]
+CHAOS = [*EMBEDDED, "channels_redis>=4.3"]
 TEST = [
     *BENCH,
+    *CHAOS,
     *ENCRYPTION,
     *METRICS,
     *DEMO,
@@ -59,7 +61,7 @@ setup(
     package_data={
         "cluster_layer": ["py.typed", "scripts/*.lua"],
         "topology": ["py.typed"],
-        "chaos": ["py.typed"],
+        "chaos": ["py.typed", "environments/clock.c"],
     },
     install_requires=[
         "channels>=4.2,<5",
@@ -74,6 +76,7 @@ setup(
     extras_require={
         "embedded": EMBEDDED,
         "bench": BENCH,
+        "chaos": CHAOS,
         "demo": DEMO,
         "encryption": ENCRYPTION,
         "metrics": METRICS,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from types import MappingProxyType
+from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
+
+_NO_DURATIONS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
 
 class Chance(Protocol):
@@ -45,6 +48,7 @@ class Rhythm:
     duration_s: tuple[float, float] = (1.2, 2.5)
     pause_s: tuple[float, float] = (5.5, 6.5)  # from one's begin to the next one's
     quiet_s: float = 3.0  # at the end
+    in_turn: bool = False  # faults strike in the order in which they are named
 
 
 def schedule(
@@ -55,19 +59,21 @@ def schedule(
     shards: int,
     processes: int,
     rhythm: Rhythm,
+    durations: Mapping[str, tuple[float, float]] = _NO_DURATIONS,
 ) -> tuple[Strike, ...]:
     """Strikes in order of time; the same arguments and chance give the same strikes.
 
     Every fault strikes once before any strikes again, as far as there is time. A fault that is
-    bound to one shard ignores the draw.
+    bound to one shard ignores the draw. `durations` are those of faults that have one of their own.
     """
     strikes: list[Strike] = []
     waiting: list[str] = []
     at_s = rhythm.first_s
     while faults:
         waiting = waiting or list(faults)
-        fault = waiting.pop(chance.randrange(len(waiting)))
-        duration_s = chance.uniform(*rhythm.duration_s)
+        drawn = chance.randrange(len(waiting))
+        fault = waiting.pop(0 if rhythm.in_turn else drawn)
+        duration_s = chance.uniform(*durations.get(fault, rhythm.duration_s))
         if at_s + duration_s > seconds - rhythm.quiet_s and strikes:
             break
         strikes.append(

@@ -85,6 +85,8 @@ class Window:
     """A fault was in force; `effect` counts how often it provably struck.
 
     No `shards` means all shards, no `processes` all processes. Processes are named without a life.
+    `invariant` is the promise by which it changes nothing (P5 of planned changes, P7 of ZooKeeper,
+    P10 of clocks): it explains no loss and no error. Empty: it may lose messages.
     """
 
     fault: str
@@ -93,6 +95,7 @@ class Window:
     shards: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     effect: int = 0
+    invariant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Stall:
+    """A process stood still: stopped, or its event loop blocked."""
+
+    process: str
+    began_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """What was run, and the bounds that its configuration promises."""
 
@@ -159,6 +171,8 @@ class Header:
     invariants: tuple[str, ...]
     expects_unknown: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
+    layer: str = "cluster-layer"
+    environment: str = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +188,15 @@ class History:
     counted: tuple[Counted, ...] = ()
     audits: tuple[Audit, ...] = ()
     failures: tuple[Failure, ...] = ()
+    stalls: tuple[Stall, ...] = ()
 
     def writes(self) -> list[Operation]:
         return [one for one in self.operations.values() if one.verb in WRITES]
+
+    @property
+    def faults(self) -> tuple[Window, ...]:
+        """The windows of what may lose messages."""
+        return tuple(window for window in self.windows if not window.invariant)
 
 
 _KINDS: Final[Mapping[str, type[Any]]] = {
@@ -188,6 +208,7 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
     "counted": Counted,
     "audit": Audit,
     "failure": Failure,
+    "stall": Stall,
 }
 
 
@@ -197,14 +218,25 @@ def event_of(value: Any) -> Event:
     return {"e": kind, **asdict(value)}
 
 
+def events_of(operation: Operation) -> list[Event]:
+    """The two events of an operation; one, if it never returned."""
+    values = asdict(operation)
+    ending = ("completed_s", "outcome", "error")
+    begun = {"e": "invoke", **{k: v for k, v in values.items() if k not in ending}}
+    if operation.completed_s is None:
+        return [begun]
+    return [begun, {"e": "complete", "id": operation.id, **{k: values[k] for k in ending}}]
+
+
 def parse(lines: Iterable[str]) -> list[Event]:
     """The events of a file; MalformedHistory names the line.
 
-    A process that is killed may leave half a line at the end of its file, which is left out.
+    A process that is killed may leave half a line at the end of its file, which is left out, and
+    so are the zero bytes behind it.
     """
     events: list[Event] = []
     for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
+        if not line.endswith("\n") or "\0" in line:
             break
         try:
             event = json.loads(line)
@@ -235,6 +267,7 @@ def history_of(events: Iterable[Event]) -> History:
         counted=tuple(sorted(values["counted"], key=lambda one: one.at_s)),
         audits=tuple(values["audit"]),
         failures=tuple(values["failure"]),
+        stalls=tuple(values["stall"]),
     )
 
 

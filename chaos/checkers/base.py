@@ -24,12 +24,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The verdict on one invariant; `examined` says on how many cases, `figures` what was seen."""
+    """The verdict on one invariant; `examined` says on how many cases, `figures` what was seen.
+
+    `violations` are the first of them, `broken` says how many there were.
+    """
 
     invariant: str
     verdict: Verdict
     examined: int
     violations: tuple[str, ...] = ()
+    broken: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -41,15 +45,14 @@ def finding(
 ) -> Finding:
     """Invalid with any violation, unknown when nothing was examined."""
     proved = Verdict.VALID if examined else Verdict.UNKNOWN
-    shown = list(violations[:MAX_SHOWN])
-    if len(violations) > MAX_SHOWN:
-        shown.append(f"... and {len(violations) - MAX_SHOWN} more")
+    shown = violations[:MAX_SHOWN]
     verdict = Verdict.INVALID if violations else proved
-    return Finding(invariant, verdict, examined, tuple(shown), figures or {})
+    return Finding(invariant, verdict, examined, tuple(shown), len(violations), figures or {})
 
 
-def is_process_specific(channel: str) -> bool:
-    return "!" in channel
+def process_specific(history: History) -> set[str]:
+    """The channels that one process alone reads."""
+    return {one.channel for one in history.opened}
 
 
 def host_of(process: str) -> str:
@@ -119,6 +122,24 @@ def memberships(history: History) -> dict[str, dict[str, Membership]]:
     return found
 
 
+def stood_still_s(history: History, process: str, began_s: float, ended_s: float) -> float:
+    """How much of a time this life of a process stood still by a fault."""
+    return sum(
+        max(0.0, min(ended_s, stall.ended_s) - max(began_s, stall.began_s))
+        for stall in history.stalls
+        if stall.process in (process, host_of(process))
+    )
+
+
+def ended_early(history: History) -> dict[str, float]:
+    """Lives that ended before the run did -> when: killed, or replaced."""
+    return {
+        life.process: life.ended_s
+        for life in history.lives
+        if life.killed or life.ended_s < history.header.quiet_s
+    }
+
+
 def touching(
     windows: Sequence[Window], shards: set[str], processes: set[str], began_s: float, ended_s: float
 ) -> Window | None:
@@ -126,7 +147,8 @@ def touching(
     for window in reversed(windows):
         if began_s > window.ended_s + HEAL_S or ended_s < window.began_s:
             continue
-        on_shard = not window.shards or shards & set(window.shards)
+        # A layer that cannot say where a message went: it may have been there.
+        on_shard = not window.shards or "" in shards or shards & set(window.shards)
         on_process = not window.processes or processes & set(window.processes)
         if on_shard and on_process:
             return window

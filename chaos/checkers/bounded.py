@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chaos.checkers.base import Finding, finding, host_of
-from chaos.history import History, Operation
+from chaos.checkers.base import Finding, ended_early, finding, stood_still_s
+from chaos.history import History
 
 #: A call may wait for a connection and then for an answer, twice if it was refused in between; a
 #: group_send to members of other processes and a group_add of another's channel write twice.
@@ -14,14 +14,16 @@ SLACK_S = 1.0  # of a busy machine
 def check(history: History) -> Finding:
     """`figures`: the longest call in seconds, and the keys that were left."""
     bound_s = TIMEOUTS * history.header.timeout_s + SLACK_S
-    killed = {life.process: life.ended_s for life in history.lives if life.killed}
+    ended = ended_early(history)
     violations = []
     longest_s = 0.0
     for one in history.operations.values():
         ended_s = one.completed_s
         if ended_s is None:
-            ended_s = killed.get(one.process, float("inf"))
-        took_s = ended_s - one.invoked_s - _stood_still_s(history, one, ended_s)
+            ended_s = ended.get(one.process, float("inf"))
+        took_s = ended_s - one.invoked_s
+        if took_s > bound_s:
+            took_s -= stood_still_s(history, one.process, one.invoked_s, ended_s)
         if took_s > bound_s:
             took = f"took {took_s:.3f} s" if one.completed_s else "never returned"
             violations.append(
@@ -40,12 +42,3 @@ def check(history: History) -> Finding:
         "keys left": sum(audit.keys for audit in history.audits),
     }
     return finding("P8", len(history.operations), violations, figures)
-
-
-def _stood_still_s(history: History, one: Operation, ended_s: float) -> float:
-    """How long its process was stopped by a fault meanwhile."""
-    return sum(
-        max(0.0, min(ended_s, window.ended_s) - max(one.invoked_s, window.began_s))
-        for window in history.windows
-        if window.fault == "process-pause" and host_of(one.process) in window.processes
-    )

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from chaos.checkers.base import (
     HEAL_S,
     Finding,
+    ended_early,
     finding,
     host_of,
-    is_process_specific,
     memberships,
     messages,
+    process_specific,
     touching,
 )
-from chaos.history import History, Opened, Operation, Outcome, Verb, Window
+from chaos.history import Counted, History, Opened, Operation, Outcome, Verb, Window
 
 TRANSIT_TIMEOUTS = 3.0  # a message may be held back so long to keep its place
+
+#: Reasons that a process counts and that can be true of our messages; bytes that it cannot read
+#: are none of ours.
+REASONS: Final = ("expired", "full", "order", "unavailable", "abandoned")
+#: A later version of the layer writes controls that are counted as malformed.
+UPGRADE: Final = "upgrade"
+#: Expiry is by the shard's clock, which this sets.
+SHARD_CLOCK: Final = "shard-clock"
+EARLY_S: Final = 1.0  # messages are written before the begin as well, by those who set things up
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +43,67 @@ class Demand:
     join: Operation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """How many deliveries were demanded, and each that did not come: its write and the reason."""
+
+    demanded: int
+    explained: tuple[tuple[Operation, str], ...]
+    unexplained: tuple[tuple[Operation, str], ...]  # with a text that tells it
+
+
 def check(history: History) -> Finding:
     """`figures`: what was demanded, what of it arrived, and what was lost for which reason."""
+    found = losses(history)
+    reasons = Counter(reason for _, reason in found.explained)
+    if found.unexplained:
+        reasons["unexplained"] = len(found.unexplained)
+    missing = len(found.explained) + len(found.unexplained)
+    violations = [text for _, text in found.unexplained] + _unreadable(history)
+    figures = {"acknowledged": found.demanded, "delivered": found.demanded - missing}
+    figures |= {f"lost: {reason}": count for reason, count in sorted(reasons.items())}
+    return finding("P4", found.demanded, violations, figures)
+
+
+def losses(history: History) -> Losses:
+    """Everything acknowledged that did not arrive."""
     arrived = {(delivery.message, delivery.channel) for delivery in history.deliveries}
     explain = _Explanations(history)
-    reasons: Counter[str] = Counter()
-    violations = []
-    demands = list(_demands(history))
-    lost = [one for one in demands if (one.message, one.channel) not in arrived]
+    demanded = 0
+    lost = []
+    for demand in _demands(history):
+        demanded += 1
+        if (demand.message, demand.channel) not in arrived:
+            lost.append(demand)
+    explained = []
+    unexplained = []
     # What was sent directly has fewer explanations, so it has the first choice among them.
     for demand in sorted(lost, key=_by_group):
-        reason = explain.reason_of(demand)
-        reasons[reason or "unexplained"] += 1
-        if not reason:
-            violations.append(_told(demand))
-    figures = {"acknowledged": len(demands), "delivered": len(demands) - len(lost)}
-    figures |= {f"lost: {reason}": count for reason, count in sorted(reasons.items())}
-    return finding("P4", len(demands), violations, figures)
+        if reason := explain.reason_of(demand):
+            explained.append((demand.write, reason))
+        else:
+            unexplained.append((demand.write, _told(demand)))
+    return Losses(demanded, tuple(explained), tuple(unexplained))
+
+
+def _is_possible(counted: Counted, history: History) -> bool:
+    """Nothing expires before the first message is that old, by whatever clock but the shard's."""
+    header = history.header
+    too_early = counted.at_s < header.began_s + header.expiry_s - EARLY_S
+    if counted.reason == "expired" and too_early:
+        return any(window.fault == SHARD_CLOCK for window in history.windows)
+    return counted.reason in REASONS
+
+
+def _unreadable(history: History) -> list[str]:
+    """What we wrote must be readable to us."""
+    if any(window.fault == UPGRADE for window in history.windows):
+        return []
+    return [
+        f"{one.process} counted {one.count} messages as {one.reason} at {one.at_s:.3f}"
+        for one in history.counted
+        if one.reason not in REASONS
+    ]
 
 
 def _by_group(demand: Demand) -> bool:
@@ -55,16 +111,21 @@ def _by_group(demand: Demand) -> bool:
 
 
 def _demands(history: History) -> Iterator[Demand]:
-    """In order of the writes."""
+    """In order of the writes; nothing is demanded of who had gone before it was sent."""
     members = memberships(history)
     writes = messages(history)
+    early = ended_early(history)
+    gone_s = {one.channel: early[one.process] for one in history.opened if one.process in early}
     for message, write in sorted(writes.items(), key=lambda item: item[1].invoked_s):
         if write.outcome is not Outcome.OK:
             continue
         if write.verb is Verb.SEND:
-            yield Demand(message, write, write.name)
+            if gone_s.get(write.name, write.invoked_s) >= write.invoked_s:
+                yield Demand(message, write, write.name)
             continue
         for channel, membership in members.get(write.name, {}).items():
+            if gone_s.get(channel, write.invoked_s) < write.invoked_s:
+                continue
             join = membership.demands(write)
             if join is not None:
                 yield Demand(message, write, channel, join)
@@ -75,15 +136,18 @@ class _Explanations:
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self._faults = history.faults
+        self._specific = process_specific(history)
         self._transit_s = history.header.timeout_s * TRANSIT_TIMEOUTS
         self._opened: Mapping[str, Opened] = {one.channel: one for one in history.opened}
-        self._lives = {life.process: life for life in history.lives}
-        self._counted = list(history.counted)
+        self._lives = [host_of(life.process) for life in history.lives]
+        self._early = ended_early(history)
+        self._counted = _Counts(history)
         self._waiting = Counter({audit.shard: audit.waiting for audit in history.audits})
         self._reads: dict[str, list[tuple[float, float]]] = defaultdict(list)
         sent = messages(history)
         for delivery in history.deliveries:
-            if delivery.message in sent and not is_process_specific(delivery.channel):
+            if delivery.message in sent and delivery.channel not in self._specific:
                 sent_s = sent[delivery.message].invoked_s
                 self._reads[delivery.channel].append((sent_s, delivery.at_s))
 
@@ -99,11 +163,10 @@ class _Explanations:
 
     def _death(self, demand: Demand) -> str:
         opened = self._opened.get(demand.channel)
-        life = self._lives.get(opened.process) if opened else None
-        if life is None or not life.killed:
+        ended_s = self._early.get(opened.process) if opened else None
+        if ended_s is None or ended_s >= demand.write.settled_s + self._transit_s:
             return ""
-        gone = life.ended_s < demand.write.settled_s + self._transit_s
-        return "its process was killed" if gone else ""
+        return "its process had ended"
 
     def _fault(self, demand: Demand) -> str:
         write, opened = demand.write, self._opened.get(demand.channel)
@@ -111,8 +174,8 @@ class _Explanations:
         if opened:
             shards.add(opened.shard)
             processes.add(host_of(opened.process))
-        elif not is_process_specific(demand.channel):
-            processes |= {host_of(process) for process in self._lives}
+        elif demand.channel not in self._specific:
+            processes |= set(self._lives)
         windows = self._windows_for(demand)
         window = touching(windows, shards, processes, write.invoked_s, self._gone_s(demand))
         return f"fault {window.fault}" if window else ""
@@ -123,7 +186,7 @@ class _Explanations:
         In a queue it waits for a reader, but no longer than what was sent after it.
         """
         settled_s = demand.write.settled_s
-        later = [] if is_process_specific(demand.channel) else self._reads[demand.channel]
+        later = [] if demand.channel in self._specific else self._reads[demand.channel]
         passed = (at_s for sent_s, at_s in later if sent_s > settled_s)
         return max(settled_s + self._transit_s, min(passed, default=settled_s))
 
@@ -145,37 +208,54 @@ class _Explanations:
         """A membership that another process gave may end with the shard, until it is renewed."""
         join, opened = demand.join, self._opened.get(demand.channel)
         if join is None or (opened is not None and join.process == opened.process):
-            return self._history.windows
+            return self._faults
         return tuple(
             replace(window, ended_s=demand.write.invoked_s)
             if join.invoked_s <= window.ended_s + HEAL_S and window.ended_s < demand.write.invoked_s
             else window
-            for window in self._history.windows
+            for window in self._faults
         )
 
     def _count(self, demand: Demand) -> str:
         from_s = demand.write.invoked_s
         until_s = demand.write.settled_s + self._history.header.expiry_s + self._transit_s
-        for index, counted in enumerate(self._counted):
-            if from_s <= counted.at_s <= until_s:
-                self._take_one(index)
-                return f"counted as {counted.reason}"
-        return ""
+        reason = self._counted.take(from_s, until_s)
+        return f"counted as {reason}" if reason else ""
 
     def _still_there(self, demand: Demand) -> str:
         """Nobody has read it yet, and it may still be read."""
         shard = demand.write.shard
-        if is_process_specific(demand.channel) or not self._waiting[shard]:
+        if demand.channel in self._specific or not self._waiting[shard]:
             return ""
         self._waiting[shard] -= 1
         return "still in its queue"
 
-    def _take_one(self, index: int) -> None:
-        counted = self._counted[index]
-        if counted.count == 1:
-            del self._counted[index]
-        else:
-            self._counted[index] = replace(counted, count=counted.count - 1)
+
+class _Counts:
+    """Losses that processes have counted; each is good for one message."""
+
+    def __init__(self, history: History) -> None:
+        counted = [one for one in history.counted if _is_possible(one, history)]
+        self._at_s = [one.at_s for one in counted]
+        self._reasons = [one.reason for one in counted]
+        self._left = [one.count for one in counted]
+        self._next = list(range(len(counted) + 1))  # the next one that is not used up
+
+    def take(self, from_s: float, until_s: float) -> str:
+        """The reason of the first within a time, which is used up by that; empty: there is none."""
+        index = self._find(bisect_left(self._at_s, from_s))
+        if index == len(self._at_s) or self._at_s[index] > until_s:
+            return ""
+        self._left[index] -= 1
+        if not self._left[index]:
+            self._next[index] = index + 1
+        return self._reasons[index]
+
+    def _find(self, index: int) -> int:
+        while self._next[index] != index:
+            self._next[index] = self._next[self._next[index]]
+            index = self._next[index]
+        return index
 
 
 def _told(demand: Demand) -> str:

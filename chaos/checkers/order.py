@@ -6,18 +6,18 @@ its outcome, so it may happen after the next one.
 
 from __future__ import annotations
 
-from chaos.checkers.base import Finding, finding, is_process_specific, messages
+from chaos.checkers.base import Finding, finding, messages, process_specific
 from chaos.history import CANCELLED, History, Operation
 
 
 def check(history: History) -> Finding:
-    writes = messages(history)
+    writes, specific = messages(history), process_specific(history)
     latest: dict[tuple[str, str], Operation] = {}
     violations = []
     examined = 0
     for delivery in history.deliveries:
         write = writes.get(delivery.message)
-        if write is None or not is_process_specific(delivery.channel):
+        if write is None or delivery.channel not in specific:
             continue
         if write.error == CANCELLED:
             continue

@@ -22,7 +22,7 @@ def check(history: History) -> Finding:
         doubts.append("nothing was delivered")
     verdict = Verdict.UNKNOWN if doubts else Verdict.VALID
     figures = {"kinds of faults": len(kinds), "that struck": len(struck)} if kinds else {}
-    return Finding("substance", verdict, len(history.windows), tuple(doubts), figures)
+    return Finding("substance", verdict, len(history.windows), tuple(doubts), len(doubts), figures)
 
 
 def _struck(history: History, window: Window) -> bool:

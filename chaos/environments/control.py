@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from topology.errors import ClusterError
 
@@ -13,28 +13,54 @@ TIMEOUT_S = 10.0
 
 
 class CommandFailed(ClusterError):
-    """A server refused a command of the suite, or did not answer."""
+    """A server or a process refused a command of the suite, or did not answer."""
 
 
-async def ask(port: int, *command: str) -> Reply:
-    """Run one command on the server at this port of 127.0.0.1; CommandFailed."""
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await _ask(port, command)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise CommandFailed(f"{command[0]} on port {port}: {error!r}") from error
+class Console:
+    """One connection that stays open, as an administrator has, in whose place nobody else comes."""
 
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._address = (host, port)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-async def _ask(port: int, command: tuple[str, ...]) -> Reply:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
+    async def open(self) -> Self:
+        """CommandFailed if there is nobody."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                self._streams = await asyncio.open_connection(*self._address)
+        except (OSError, TimeoutError) as error:
+            raise self._failed("connecting", error) from error
+        return self
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+    async def ask(self, *command: str) -> Reply:
+        """Run one command; CommandFailed with the server's words, or if it does not answer."""
+        assert self._streams is not None  # noqa: S101 - entered
+        reader, writer = self._streams
         words = [word.encode() for word in command]
         parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
-        writer.write(b"*%d\r\n%b" % (len(words), b"".join(parts)))
-        return await _reply(reader)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                writer.write(b"*%d\r\n%b" % (len(words), b"".join(parts)))
+                return await _reply(reader)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise self._failed(command[0], error) from error
+
+    def _failed(self, what: str, error: Exception) -> CommandFailed:
+        host, port = self._address
+        return CommandFailed(f"{what} on port {port} of {host}: {error!r}")
+
+
+async def ask(port: int, *command: str, host: str = "127.0.0.1") -> Reply:
+    """Run one command on the server at this port; CommandFailed."""
+    console = await Console(port, host).open()
+    try:
+        return await console.ask(*command)
     finally:
-        writer.close()
-        await writer.wait_closed()
+        await console.close()
 
 
 async def _reply(reader: asyncio.StreamReader) -> Reply:

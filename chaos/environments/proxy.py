@@ -3,54 +3,75 @@
 import asyncio
 import random
 import socket
-import struct
 import threading
 from collections.abc import Coroutine
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from chaos.environments.proxy_link import ProxyLink, reset
 from cluster_layer.embedded import free_port
 
 Direction = Literal["requests", "replies", "both"]
 
-_CHUNK = 65536
 _CALL_TIMEOUT_S = 10.0
 _MAX_SLICES = 64
-# Closing with this option sends a reset instead of an orderly end.
-_LINGER_ZERO = struct.pack("ii", 1, 0)
+_THROTTLED_PIECE_S = 0.02
+
+
+class ProxyThread:
+    """A thread with an event loop, for as many proxies as there are."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="proxy", daemon=True)
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(_CALL_TIMEOUT_S)
+
+    def close(self) -> None:
+        if self.loop.is_closed():
+            return
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
 
 
 class TcpProxy:
-    """Forwards 127.0.0.1:`port` to an upstream; runs in a thread of its own.
+    """Forwards 127.0.0.1:`port` to an upstream; runs in a thread of its own unless one is given.
 
     Every switch returns when it is in force. `heal()` ends every fault, and `close()` the proxy.
     """
 
-    def __init__(self, upstream_host: str, upstream_port: int) -> None:
+    def __init__(
+        self, upstream_host: str, upstream_port: int, *, thread: ProxyThread | None = None
+    ) -> None:
         self.connections_accepted = 0
         self.bytes_to_server = 0
         self.bytes_to_client = 0
         self.replies_lost = 0
         self.requests_halved = 0
         self.connections_cut = 0
-        self.reads_disturbed = 0  # reads that were held, lost, delayed or sliced
+        self.reads_disturbed = 0  # reads that were held, lost, delayed, sliced or throttled
         self._upstream = (upstream_host, upstream_port)
-        self._links: set[_Link] = set()
+        self._links: set[ProxyLink] = set()
         self._hang_up = False
         self._held: set[str] = set()
         self._swallowed: set[str] = set()
         self._delay_s = {"requests": 0.0, "replies": 0.0}
         self._jitter_s = 0.0
         self._slice: int | None = None
+        self._bytes_per_s: float | None = None
+        self._free_at = {"requests": 0.0, "replies": 0.0}  # when the next bytes may pass
         self._halve = 0
+        self._closed = False
         self._flowing = asyncio.Condition()
         self._traps: list[_Trap] = []
         self._listener: socket.socket | None = None
         self._connections: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._thread.start()
+        self._own_thread = thread is None
+        self._thread = thread or ProxyThread()
+        self._loop = self._thread.loop
         # Not one of the kernel's: while connections are refused, nobody else may be given it.
         self.port = free_port()
         self._call(self._listen())
@@ -103,6 +124,10 @@ class TcpProxy:
         """
         self._call(self._set_slice(size))
 
+    def throttle(self, bytes_per_s: float | None) -> None:
+        """Let no more than this pass each way, all connections together; None ends it."""
+        self._call(self._set_throttle(bytes_per_s))
+
     def halve_requests(self, count: int) -> None:
         """Of each of the next `count` reads of requests half is forwarded, then all is reset."""
         self._call(self._set_halve(count))
@@ -125,15 +150,15 @@ class TcpProxy:
         self._call(self._heal())
 
     def close(self) -> None:
-        if self._loop.is_closed():
+        if self._closed:
             return
+        self._closed = True
         self._call(self._shut_down())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        if self._own_thread:
+            self._thread.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_CALL_TIMEOUT_S)
+        self._thread.call(coroutine)
 
     async def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -154,6 +179,9 @@ class TcpProxy:
             client, _ = self._listener.accept()
         except OSError:
             return  # the client has given up already
+        # asyncio does so for the sockets that it made itself; else replies wait for others to fill
+        # a packet, 40 ms each.
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connections_accepted += 1
         if self._hang_up:
             client.close()
@@ -167,9 +195,9 @@ class TcpProxy:
         try:
             upstream = await asyncio.open_connection(*self._upstream)
         except OSError:
-            _reset(writer)
+            reset(writer)
             return
-        link = _Link(self, (reader, writer), upstream)
+        link = ProxyLink(self, (reader, writer), upstream)
         self._links.add(link)
         try:
             if self._hang_up:
@@ -202,6 +230,10 @@ class TcpProxy:
     async def _set_slice(self, size: int | None) -> None:
         self._slice = size
 
+    async def _set_throttle(self, bytes_per_s: float | None) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at = dict.fromkeys(self._free_at, self._loop.time())
+
     async def _set_halve(self, count: int) -> None:
         self._halve = count
 
@@ -220,6 +252,7 @@ class TcpProxy:
         self._delay_s = dict.fromkeys(self._delay_s, 0.0)
         self._jitter_s = 0.0
         self._slice = None
+        self._bytes_per_s = None
         self._halve = 0
         for link in [link for link in self._links if link.damaged]:
             link.reset()
@@ -260,7 +293,18 @@ class TcpProxy:
         self.requests_halved += 1
         return True
 
-    async def forward(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+    async def forward(self, writer: asyncio.StreamWriter, data: bytes, direction: str) -> None:
+        while data and (rate := self._bytes_per_s) is not None:
+            self.reads_disturbed += 1
+            piece = max(1, int(rate * _THROTTLED_PIECE_S))
+            now = self._loop.time()
+            free_at = self._free_at[direction] = max(now, self._free_at[direction]) + (
+                min(piece, len(data)) / rate
+            )
+            await asyncio.sleep(free_at - now)
+            writer.write(data[:piece])
+            await writer.drain()
+            data = data[piece:]
         if (size := self._slice) is not None:
             self.reads_disturbed += 1
             for _ in range(_MAX_SLICES):
@@ -291,102 +335,5 @@ class _Trap:
         self.left = left
 
 
-class _Link:
-    """One client's connection and its twin to the upstream."""
-
-    def __init__(
-        self,
-        proxy: TcpProxy,
-        client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> None:
-        self._proxy = proxy
-        self._client_reader, self._client_writer = client
-        self._upstream_reader, self._upstream_writer = upstream
-        self._replies_lost = False
-        self._pumps: list[asyncio.Task[None]] = []
-        self.damaged = False
-
-    async def run(self) -> None:
-        self._pumps = [
-            asyncio.create_task(self._requests()),
-            asyncio.create_task(self._replies()),
-        ]
-        try:
-            await asyncio.gather(*self._pumps)
-        except OSError:
-            self.reset()
-        finally:
-            for pump in self._pumps:
-                pump.cancel()
-            self._client_writer.close()
-            self._upstream_writer.close()
-
-    def reset(self) -> None:
-        _reset(self._client_writer)
-        _reset(self._upstream_writer)
-        # A pump may be waiting for held bytes to be let go.
-        for pump in self._pumps:
-            pump.cancel()
-
-    async def _requests(self) -> None:
-        recent = b""
-        while data := await self._client_reader.read(_CHUNK):
-            if not await self._admitted("requests"):
-                continue
-            recent += data
-            # Before the write: the reply may be back before this task runs again.
-            self._replies_lost = self._proxy.sprung(recent)
-            if self._proxy.halves():
-                await self._half(data)
-                return
-            self._proxy.bytes_to_server += len(data)
-            await self._proxy.forward(self._upstream_writer, data)
-            if self._replies_lost:
-                break
-            # A match may begin in one read and end in the next.
-            recent = recent[max(0, len(recent) - self._proxy.longest_match() + 1) :]
-        # The upstream works off what it has before it sees the end; _replies waits for that.
-        self._upstream_writer.write_eof()
-
-    async def _half(self, data: bytes) -> None:
-        """The upstream sees half a request and then the end."""
-        self._upstream_writer.write(data[: len(data) // 2])
-        await self._upstream_writer.drain()
-        self._upstream_writer.write_eof()
-        _reset(self._client_writer)
-
-    async def _replies(self) -> None:
-        while data := await self._upstream_reader.read(_CHUNK):
-            if self._replies_lost or not await self._admitted("replies"):
-                continue
-            self._proxy.bytes_to_client += len(data)
-            await self._proxy.forward(self._client_writer, data)
-        if self._replies_lost:
-            _reset(self._client_writer)
-        self._client_writer.close()
-        # A client that has gone on sending would otherwise keep _requests waiting.
-        self._client_reader.feed_eof()
-
-    async def _admitted(self, direction: str) -> bool:
-        """Waits while bytes are held or delayed; false when these are lost."""
-        if delay_s := self._proxy.delay_of(direction):
-            self._proxy.reads_disturbed += 1
-            await asyncio.sleep(delay_s)
-        await self._proxy.may_pass(direction)
-        if self._proxy.swallows(direction):
-            self._proxy.reads_disturbed += 1
-            self.damaged = True
-            return False
-        return True
-
-
 def _directions(direction: Direction) -> list[str]:
     return ["requests", "replies"] if direction == "both" else [direction]
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    connection = writer.get_extra_info("socket")
-    with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-    writer.transport.abort()

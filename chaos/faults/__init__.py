@@ -6,14 +6,48 @@ from collections.abc import Mapping
 from typing import Final
 
 from chaos.faults.base import Fault
-from chaos.faults.blocked import HalfOpen, Isolated, Partition, RepliesBlocked, RequestsBlocked
-from chaos.faults.process import ProcessKilled, ProcessPaused
+from chaos.faults.blocked import (
+    Bridge,
+    Deaf,
+    HalfOpen,
+    Isolated,
+    Mute,
+    Partition,
+    RandomPartition,
+    RepliesBlocked,
+    RequestsBlocked,
+)
+from chaos.faults.process import ClockStep, LoopBlocked, ProcessKilled, ProcessPaused, Upgrade
 from chaos.faults.reply_lost import ReplyLost
 from chaos.faults.request_halved import RequestHalved
 from chaos.faults.resets import ResetStorm
-from chaos.faults.shard_death import AofRestart, BlankRestart, ReplicaPromoted, StaleRestart
-from chaos.faults.shard_ill import Busy, OutOfMemory, ReadOnly, ShardPaused
-from chaos.faults.slow import Latency, Sliced
+from chaos.faults.shard_death import (
+    AofRestart,
+    BlankRestart,
+    ReplicaPromoted,
+    StaleRestart,
+    TwoPrimaries,
+)
+from chaos.faults.shard_ill import (
+    Busy,
+    MaxClients,
+    OutOfMemory,
+    ReadOnly,
+    ShardClock,
+    ShardPaused,
+    SlowDisk,
+)
+from chaos.faults.slow import Bandwidth, Latency, Sliced
+from chaos.faults.zookeeper import (
+    EnsembleLost,
+    EpochRollback,
+    QuorumLost,
+    ServerKilled,
+    SessionExpired,
+    StaleRead,
+    ZnodeDeleted,
+    ZnodeGarbage,
+)
 
 FAULTS: Final[Mapping[str, type[Fault]]] = {
     fault.name: fault
@@ -25,18 +59,38 @@ FAULTS: Final[Mapping[str, type[Fault]]] = {
         RepliesBlocked,
         Partition,
         Isolated,
+        Mute,
+        Deaf,
+        Bridge,
+        RandomPartition,
         Latency,
+        Bandwidth,
         Sliced,
         ResetStorm,
         BlankRestart,
         StaleRestart,
         AofRestart,
         ReplicaPromoted,
+        TwoPrimaries,
         ShardPaused,
         OutOfMemory,
+        MaxClients,
+        SlowDisk,
         Busy,
         ReadOnly,
+        ShardClock,
         ProcessKilled,
         ProcessPaused,
+        LoopBlocked,
+        ClockStep,
+        Upgrade,
+        ServerKilled,
+        QuorumLost,
+        EnsembleLost,
+        SessionExpired,
+        StaleRead,
+        ZnodeGarbage,
+        ZnodeDeleted,
+        EpochRollback,
     )
 }

@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from chaos.environments.local import LocalCluster, LocalProcess, LocalShard
-from chaos.environments.proxy import TcpProxy
+from chaos.environments.base import Need
+from chaos.environments.cluster import Cluster
+from chaos.environments.processes import WorkerProcess
+from chaos.environments.shards import OwnShard, Shard
 from chaos.generators import Strike
+from chaos.history import Stall
 
 
 class Fault:
     """One fault on a running cluster: `inject()`, then `heal()`.
 
     `effect` counts how often it provably struck, and is final after `heal()`. `shards` and
-    `processes` say whom it can hurt; empty means all.
+    `processes` say whom it can hurt; empty means all. `stalls` are processes that it stopped.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]]
     expects_unknown: ClassVar[bool] = False  # it must lead to outcomes that nobody can know
     needs_replica: ClassVar[bool] = False
+    zookeeper_servers: ClassVar[int] = 1  # if it needs ZooKeeper at all
+    in_storms: ClassVar[bool] = True
+    duration_s: ClassVar[tuple[float, float] | None] = None  # None: that of the scenario
+    invariant: ClassVar[str] = ""  # the promise by which it changes nothing
+    disturbs_others: ClassVar[bool] = False  # also those who use the same shards for real
 
-    def __init__(self, cluster: LocalCluster, strike: Strike, chance: Random) -> None:
+    def __init__(self, cluster: Cluster, strike: Strike, chance: Random) -> None:
         self.cluster = cluster
         self.strike = strike
         self.chance = chance
         self.effect = 0
+        self.stalls: list[Stall] = []
 
     @property
-    def shard(self) -> LocalShard:
+    def shard(self) -> Shard:
         return self.cluster.shards[self.strike.shard]
 
     @property
-    def process(self) -> LocalProcess:
+    def own_shard(self) -> OwnShard:
+        """The same, whose server is ours."""
+        return self.cluster.own_shard(self.shard.index)
+
+    @property
+    def process(self) -> WorkerProcess:
         return self.cluster.processes[self.strike.process]
 
     @property
@@ -54,15 +70,17 @@ class Fault:
 class LinkFault(Fault):
     """A fault of the links between one process, or all, and one shard."""
 
+    needs = frozenset({Need.BYTES})
+
     @property
     def processes(self) -> tuple[str, ...]:
         return () if self.strike.everywhere else (self.process.name,)
 
     @property
-    def links(self) -> list[TcpProxy]:
-        if self.strike.everywhere:
-            return self.cluster.links_to(self.shard)
-        return [self.process.links[self.shard.id]]
+    def links(self) -> Sequence[Any]:
+        """Those that are struck."""
+        processes = self.cluster.processes if self.strike.everywhere else [self.process]
+        return [self.cluster.links[process.index, self.shard.index] for process in processes]
 
     async def inject(self) -> None:
         self.effect = -self._measured()
@@ -72,12 +90,13 @@ class LinkFault(Fault):
         await asyncio.to_thread(self._heal)
         self.effect += self._measured()
 
-    def strike_link(self, link: TcpProxy) -> None:
+    def strike_link(self, link: Any) -> None:
         raise NotImplementedError
 
-    def struck(self, link: TcpProxy) -> int:
-        """The proxy's counter that shows that the fault has struck."""
-        return link.reads_disturbed
+    def struck(self, link: Any) -> int:
+        """The link's counter that shows that the fault has struck."""
+        disturbed: int = link.reads_disturbed
+        return disturbed
 
     def _strike(self) -> None:
         for link in self.links:

@@ -1,6 +1,7 @@
 """Requests are executed, and their replies never arrive."""
 
-from chaos.environments.proxy import TcpProxy
+from typing import Any
+
 from chaos.faults.base import LinkFault
 
 REPLIES = 6
@@ -12,8 +13,9 @@ class ReplyLost(LinkFault):
     name = "reply-lost"
     expects_unknown = True
 
-    def strike_link(self, link: TcpProxy) -> None:
+    def strike_link(self, link: Any) -> None:
         link.lose_next_reply(b"chaos.message", REPLIES)
 
-    def struck(self, link: TcpProxy) -> int:
-        return link.replies_lost
+    def struck(self, link: Any) -> int:
+        count: int = link.replies_lost
+        return count

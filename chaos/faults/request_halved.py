@@ -1,6 +1,7 @@
 """Requests break off in their middle."""
 
-from chaos.environments.proxy import TcpProxy
+from typing import Any
+
 from chaos.faults.base import LinkFault
 
 REQUESTS = 8
@@ -12,8 +13,9 @@ class RequestHalved(LinkFault):
     name = "request-halved"
     expects_unknown = True
 
-    def strike_link(self, link: TcpProxy) -> None:
+    def strike_link(self, link: Any) -> None:
         link.halve_requests(REQUESTS)
 
-    def struck(self, link: TcpProxy) -> int:
-        return link.requests_halved
+    def struck(self, link: Any) -> int:
+        count: int = link.requests_halved
+        return count

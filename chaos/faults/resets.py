@@ -1,8 +1,8 @@
 """Connections are reset again and again."""
 
 import asyncio
+from typing import Any
 
-from chaos.environments.proxy import TcpProxy
 from chaos.faults.base import LinkFault
 
 PAUSE_S = (0.02, 0.25)
@@ -30,5 +30,6 @@ class ResetStorm(LinkFault):
                 await asyncio.to_thread(link.cut)
             await asyncio.sleep(self.chance.uniform(*PAUSE_S))
 
-    def struck(self, link: TcpProxy) -> int:
-        return link.connections_cut
+    def struck(self, link: Any) -> int:
+        count: int = link.connections_cut
+        return count

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import threading
 import time
 from collections import Counter
@@ -14,38 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
+from zlib import crc32
 
-from chaos.history import (
-    CANCELLED,
-    Delivery,
-    Event,
-    Failure,
-    Opened,
-    Operation,
-    Outcome,
-    Verb,
-    event_of,
-)
-from cluster_layer import ClusterChannelLayer
+from chaos.history import CANCELLED, Counted, Failure, Opened, Operation, Outcome, Verb
+from chaos.layers import Layer
+from chaos.workloads.recorder import Recorder
 from topology.errors import ClusterError
 
+_AGAIN_S = 0.1  # after an error of receive(), which there should not be
 _LOOK_S = 0.1  # between two looks at what other processes have published
-
-
-class Recorder:
-    """Appends events to a file, one write each, so that a killed process leaves whole lines."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def record(self, value: Any) -> None:
-        self.record_event(event_of(value))
-
-    def record_event(self, event: Event) -> None:
-        os.write(self._descriptor, json.dumps(event).encode() + b"\n")
-
-    def close(self) -> None:
-        os.close(self._descriptor)
 
 
 class AddressBook:
@@ -88,7 +64,7 @@ class Actor:
     def __init__(
         self,
         process: str,
-        layer: ClusterChannelLayer,
+        layer: Layer,
         recorder: Recorder,
         book: AddressBook,
         times: Times,
@@ -100,6 +76,9 @@ class Actor:
         self.book = book
         self._recorder = recorder
         self._seed = seed
+        #: Makes the rest of a message by its number; None: there is none.
+        self.ballast: Callable[[int], bytes] | None = None
+        self._writes = True
         self._ids = itertools.count()
         self._ids_lock = threading.Lock()
         self._channels: list[str] = []
@@ -111,17 +90,22 @@ class Actor:
 
     @property
     def writing(self) -> bool:
-        return time.monotonic() < self.times.quiet_s
+        return self._writes and time.monotonic() < self.times.quiet_s
+
+    def stop_writing(self) -> None:
+        """Earlier than planned; channels are not offered to others any more."""
+        self._writes = False
+        self.book.publish(self.process, [])
 
     def addresses(self) -> list[str]:
-        """Process-specific channels of all processes."""
-        return self.book.channels(time.monotonic())
+        """Process-specific channels of all processes; never empty once we have opened one."""
+        return self.book.channels(time.monotonic()) or self._channels
 
     async def open_channel(self) -> str:
         """A new channel of this process, announced to the others; one shard after the other."""
-        channel = await self.layer.new_channel()
+        channel = await self.layer.new_channel("specific")
         shard = await self.layer.locate(channel)
-        shards = sorted(self.layer.stats()["shards"])
+        shards = self.layer.shards()
         wanted = shards[len(self._channels) % len(shards)]
         for attempt in itertools.count():
             if shard == wanted:
@@ -154,9 +138,22 @@ class Actor:
         doing = self.layer.group_discard(group, channel)
         return await self._perform(Verb.GROUP_DISCARD, doing, task, group, member=channel)
 
+    async def receive(self, channel: str) -> None:
+        """One message, however long it takes; an error is written down, and tried again."""
+        while True:
+            try:
+                self.received(channel, await self.layer.receive(channel))
+            except Exception as error:  # noqa: BLE001 - that there is none is what is checked
+                self.failed(f"receive({channel})", error)
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return
+
     def received(self, channel: str, message: dict[str, Any]) -> None:
-        delivery = Delivery(self.process, channel, message["id"], time.monotonic())
-        self._recorder.record(delivery)
+        """Write a message down that has been received."""
+        self._recorder.delivered(self.process, channel, message["id"])
+        if "ballast" in message and crc32(message["ballast"]) != message["checksum"]:
+            self.failed(f"the content of {message['id']}", ValueError("it is not what was sent"))
 
     def failed(self, where: str, error: BaseException) -> None:
         self._recorder.record(Failure(self.process, where, repr(error), time.monotonic()))
@@ -164,23 +161,18 @@ class Actor:
     async def read(self, channel: str) -> None:
         """Receive until cancelled."""
         while True:
-            self.received(channel, await self.layer.receive(channel))
+            await self.receive(channel)
 
     def count_losses(self) -> None:
         """Record what the layer has counted as lost since the last call."""
-        lost: dict[str, int] = self.layer.stats()["lost"]
-        for reason, count in lost.items():
+        for reason, count in self.layer.lost().items():
             if (more := count - self._counted[reason]) > 0:
                 self._counted[reason] = count
-                self._recorder.record_event(
-                    {
-                        "e": "counted",
-                        "process": self.process,
-                        "reason": reason,
-                        "count": more,
-                        "at_s": time.monotonic(),
-                    }
-                )
+                self._recorder.record(Counted(self.process, reason, more, time.monotonic()))
+
+    def record(self, value: Any) -> None:
+        """Write an event down that is no operation."""
+        self._recorder.record(value)
 
     async def _write(
         self,
@@ -191,7 +183,13 @@ class Actor:
         number: int,
         patience_s: float | None,
     ) -> Outcome:
-        message = {"type": "chaos.message", "id": f"{self.process}/{task}/{number}"}
+        message: dict[str, Any] = {
+            "type": "chaos.message",
+            "id": f"{self.process}/{task}/{number}",
+        }
+        if self.ballast is not None:
+            message["ballast"] = ballast = self.ballast(number)
+            message["checksum"] = crc32(ballast)
         return await self._perform(
             verb, call(name, message), task, name, number=number, patience_s=patience_s
         )
@@ -221,24 +219,26 @@ class Actor:
             number=number,
             member=member,
         )
-        self._recorder.record_event(_invocation(operation))
-        try:
-            async with asyncio.timeout(patience_s):
-                outcome, error = await self._outcome_of(doing, f"{verb} by {task}")
-        except TimeoutError:
-            outcome, error = Outcome.UNKNOWN, CANCELLED
-        self._recorder.record_event(
-            {
-                "e": "complete",
-                "id": operation.id,
-                "completed_s": time.monotonic(),
-                "outcome": outcome,
-                "error": error,
-            }
-        )
+        self._recorder.invoked(operation)
+        if patience_s is None:
+            outcome, error = await self._outcome_of(doing, verb, task)
+        else:
+            outcome, error = await self._hurried_outcome_of(doing, verb, task, patience_s)
+        self._recorder.completed(operation.id, outcome, error)
         return outcome
 
-    async def _outcome_of(self, doing: Awaitable[None], where: str) -> tuple[Outcome, str]:
+    async def _hurried_outcome_of(
+        self, doing: Awaitable[None], verb: Verb, task: str, patience_s: float
+    ) -> tuple[Outcome, str]:
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._outcome_of(doing, verb, task)
+        except TimeoutError:
+            return Outcome.UNKNOWN, CANCELLED
+
+    async def _outcome_of(
+        self, doing: Awaitable[None], verb: Verb, task: str
+    ) -> tuple[Outcome, str]:
         try:
             await doing
         except asyncio.CancelledError:
@@ -247,21 +247,6 @@ class Actor:
             outcome = Outcome.NO if error.definite else Outcome.UNKNOWN
             return outcome, type(error).__name__
         except Exception as error:  # noqa: BLE001 - that there is none is what is checked
-            self.failed(where, error)
+            self.failed(f"{verb} by {task}", error)
             return Outcome.UNKNOWN, type(error).__name__
         return Outcome.OK, ""
-
-
-def _invocation(operation: Operation) -> Event:
-    return {
-        "e": "invoke",
-        "id": operation.id,
-        "process": operation.process,
-        "task": operation.task,
-        "verb": operation.verb,
-        "name": operation.name,
-        "shard": operation.shard,
-        "invoked_s": operation.invoked_s,
-        "number": operation.number,
-        "member": operation.member,
-    }

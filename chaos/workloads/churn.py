@@ -10,14 +10,12 @@ from chaos.workloads import direct, groups, normal
 from chaos.workloads.actor import Actor
 
 HURRY_S = (None, None, None, 0.0, 0.0005, 0.002)
+AGAIN_S = 0.1  # after an error of receive(), which there should not be
 PATIENCE_S = (0.0, 0.0, 0.001, 0.005, 0.03)
 
 
 async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
-    channels = [await actor.open_channel() for _ in range(2)]
-    for channel in channels:
-        for group in groups.GROUPS[:3]:
-            await actor.join("setup", group, channel)
+    channels = await groups.open_members(actor, groups.GROUPS[:3])
     return [
         *(flutter(actor, channel) for channel in (*channels, *normal.QUEUES)),
         direct.write(actor, "direct"),
@@ -31,16 +29,21 @@ async def flutter(actor: Actor, channel: str) -> None:
     """Receive with little patience, again and again."""
     chance = actor.chance(f"read {channel.partition('!')[0]}")
     while True:
-        receiving = asyncio.ensure_future(actor.layer.receive(channel))
+        receiving: asyncio.Task[Any] = asyncio.create_task(_receive(actor, channel))
         try:
             await asyncio.wait([receiving], timeout=chance.choice(PATIENCE_S))
         finally:
             receiving.cancel()
-            (result,) = await asyncio.gather(receiving, return_exceptions=True)
+            result: Any = (await asyncio.gather(receiving, return_exceptions=True))[0]
             if isinstance(result, dict):
                 actor.received(channel, result)
             elif not isinstance(result, asyncio.CancelledError):
                 actor.failed(f"receive({channel})", result)
+                await asyncio.sleep(AGAIN_S)
+
+
+async def _receive(actor: Actor, channel: str) -> Any:
+    return await actor.layer.receive(channel)
 
 
 async def write_hurriedly(actor: Actor, task: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from chaos.workloads.actor import Actor
@@ -13,6 +13,15 @@ STABLE = 2  # channels of a process that stay where they are
 RESTLESS = 2
 PAUSE_S = (0.004, 0.03)
 MODERATION_S = (0.1, 0.4)
+
+
+async def open_members(actor: Actor, groups: Sequence[str]) -> list[str]:
+    """Two new channels of this process, each a member of all these groups."""
+    channels = [await actor.open_channel() for _ in range(2)]
+    for channel in channels:
+        for group in groups:
+            await actor.join("setup", group, channel)
+    return channels
 
 
 async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:

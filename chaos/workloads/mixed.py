@@ -6,17 +6,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from chaos.workloads import groups
 from chaos.workloads.actor import Actor
 
-GROUPS = tuple(f"mixed-{number}" for number in range(4))
+GROUPS = tuple(f"mixed-{number}" for number in range(6))  # on all of three shards
 PAUSE_S = (0.0, 0.012)
 
 
 async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
-    channels = [await actor.open_channel() for _ in range(2)]
-    for channel in channels:
-        for group in GROUPS:
-            await actor.join("setup", group, channel)
+    channels = await groups.open_members(actor, GROUPS)
     writers = [write(actor, f"mixed{index}") for index in range(2)]
     return [*(actor.read(channel) for channel in channels), *writers]
 

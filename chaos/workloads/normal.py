@@ -24,7 +24,7 @@ async def work(actor: Actor, queue: str) -> None:
     """Receive and work on each message for a while, so that others wait in the queue."""
     chance = actor.chance(f"read {queue}")
     while True:
-        actor.received(queue, await actor.layer.receive(queue))
+        await actor.receive(queue)
         await asyncio.sleep(chance.uniform(*WORK_S) if actor.writing else 0.0)
 
 

@@ -15,10 +15,7 @@ PAUSE_S = (0.005, 0.03)
 
 
 async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
-    channels = [await actor.open_channel() for _ in range(2)]
-    for channel in channels:
-        for group in groups.GROUPS[:3]:
-            await actor.join("setup", group, channel)
+    channels = await groups.open_members(actor, groups.GROUPS[:3])
     callers = [asyncio.to_thread(call, actor, f"sync{index}") for index in range(CALLERS)]
     return [
         *(actor.read(channel) for channel in channels),

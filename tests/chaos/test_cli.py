@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from chaos.cli import main
 from chaos.faults import FAULTS
 from chaos.history import Delivery, Header, event_of
-from chaos.scenarios import SCENARIOS, SMOKE
+from chaos.scenarios import ALL, SCENARIOS, SMOKE
 from chaos.workloads import WORKLOADS
 
 
@@ -23,10 +23,14 @@ def test_list_names_everything() -> None:
     assert all(fault.__doc__ for fault in FAULTS.values())
 
 
-def test_there_is_a_scenario_for_each_pair_and_for_calm_and_storm() -> None:
-    """And the smoke selection consists of scenarios."""
-    assert len(SCENARIOS) == len(WORKLOADS) * (len(FAULTS) + 2)
-    assert set(SMOKE) <= SCENARIOS.keys()
+def test_there_is_a_scenario_for_each_pair_and_mixtures() -> None:
+    """`all` runs every fault in at least two workloads, and every workload."""
+    pairs = {f"{workload}/{fault}" for workload in WORKLOADS for fault in FAULTS}
+    assert pairs | set(SMOKE) | set(ALL) <= SCENARIOS.keys()
+    assert len(ALL) == len(set(ALL))
+    for fault in FAULTS:
+        assert len([name for name in ALL if name.endswith(f"/{fault}")]) >= 2
+    assert {name.partition("/")[0] for name in ALL} == WORKLOADS.keys()
 
 
 def test_an_unknown_scenario_is_refused() -> None:

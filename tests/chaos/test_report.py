@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
-from chaos.checkers import check
 from chaos.page import page
-from chaos.report import Report, as_json, exit_code, summary
+from chaos.report import Report, as_json, exit_code, judge, summary
 from tests.chaos.histories import Story
 
 
@@ -17,8 +16,7 @@ def report(*, twice: bool = False, nothing: bool = False) -> Report:
         story.write(1, 1.0).read(1, 1.1)
     if twice:
         story.read(1, 1.2)
-    history = story.told()
-    return Report(history, check(history))
+    return judge(story.told())
 
 
 def test_exit_codes_tell_valid_invalid_and_unknown_apart() -> None:

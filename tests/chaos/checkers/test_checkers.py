@@ -18,7 +18,17 @@ from chaos.checkers import (
     verdict_of,
 )
 from chaos.checkers.base import Finding, Verdict
-from chaos.history import CANCELLED, Audit, Counted, Failure, History, Life, Outcome, Window
+from chaos.history import (
+    CANCELLED,
+    Audit,
+    Counted,
+    Failure,
+    History,
+    Life,
+    Outcome,
+    Stall,
+    Window,
+)
 from tests.chaos.histories import OTHER, Story
 
 VALID, INVALID, UNKNOWN = Verdict.VALID, Verdict.INVALID, Verdict.UNKNOWN
@@ -187,10 +197,45 @@ def test_loss_accepts_each_counted_loss_once() -> None:
     assert loss.check(two.told(counted=counted)).verdict is INVALID
 
 
+def test_loss_rejects_an_expiry_that_cannot_be() -> None:
+    """Nothing is as old as messages live, unless the shard's clock was set."""
+    counted = (Counted("p1.0", "expired", 1, 5.0),)
+    story = Story().write(1, 1.0)
+    assert loss.check(story.told(counted=counted)).verdict is INVALID
+    assert loss.check(story.told(counted=counted, expiry_s=2.0)).verdict is VALID
+    story.windows.append(Window("shard-clock", 40.0, 41.0, effect=1))
+    assert loss.check(story.told(counted=counted)).verdict is VALID
+
+
 def test_loss_accepts_the_death_of_the_reader() -> None:
     """Nobody is left to receive it."""
-    lives = (Life("p1.0", 0.0, 1.0, killed=True),)
-    assert loss.check(Story().write(1, 2.0).told(lives=lives)).verdict is VALID
+    lives = (Life("p1.0", 0.0, 1.5, killed=True),)
+    found = loss.check(Story().write(1, 1.0).told(lives=lives))
+    assert (found.verdict, found.figures["lost: its process had ended"]) == (VALID, 1)
+
+
+def test_loss_demands_nothing_of_who_had_gone() -> None:
+    """Neither directly nor by a group, whether it was killed or has ended in good order."""
+    for killed in (True, False):
+        lives = (Life("p1.0", 0.0, 1.0, killed=killed),)
+        story = Story().join(0.0).write(1, 2.0).write(2, 2.0, group="room")
+        assert loss.check(story.told(lives=lives)).examined == 0
+
+
+def test_loss_rejects_what_we_cannot_read_ourselves() -> None:
+    """Bytes of our own that were counted as malformed, unless a later version wrote them."""
+    counted = (Counted("p1.0", "malformed", 1, 1.5),)
+    story = sent_and_read()
+    assert loss.check(story.told(counted=counted)).verdict is INVALID
+    story.windows.append(Window("upgrade", 0.0, 9.0, invariant="P4"))
+    assert loss.check(story.told(counted=counted)).verdict is VALID
+
+
+def test_loss_is_not_explained_by_what_changes_nothing() -> None:
+    """ZooKeeper, a wrong clock and a planned change are no excuse."""
+    story = Story().write(1, 3.0)
+    story.windows.append(Window("zookeeper-lost", 2.0, 4.0, effect=1, invariant="P7"))
+    assert loss.check(story.told()).verdict is INVALID
 
 
 def test_loss_accepts_a_membership_that_ended_with_expired_messages() -> None:
@@ -274,9 +319,11 @@ def test_bounded_rejects_calls_that_hang(took_s: float | None) -> None:
 
 def test_bounded_does_not_count_the_time_of_a_stopped_process() -> None:
     """SIGSTOP stops its deadlines too."""
-    window = Window("process-pause", 1.0, 20.0, processes=("p0",), effect=1)
-    story = Story(windows=[window]).write(1, 1.0, took_s=19.5)
-    assert bounded.check(story.told()).verdict is VALID
+    story = Story().write(1, 1.0, took_s=19.5)
+    for process in ("p0", "p0.0"):
+        stalls = (Stall(process, 1.0, 20.0),)
+        assert bounded.check(story.told(stalls=stalls)).verdict is VALID
+    assert bounded.check(story.told(stalls=(Stall("p1", 1.0, 20.0),))).verdict is INVALID
 
 
 def test_bounded_rejects_keys_that_live_for_ever() -> None:

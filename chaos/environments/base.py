@@ -1,0 +1,85 @@
+"""What faults may ask of an environment, whatever it is made of.
+
+An environment says what it `provides`; a fault says what it `needs`. A fault that needs more than
+an environment provides is not run there. To add an environment (containers, say): subclass
+`Cluster`, say what it provides, make shards, links and a way to launch a process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from chaos.environments.proxy import Direction
+from chaos.history import Event, parse
+from topology.errors import ClusterError
+
+PREFIX: Final = "chaos"  # of all keys, in servers of our own
+
+
+class EnvironmentFailed(ClusterError):
+    """The environment could not be set up or did not do what it was told."""
+
+
+class Need(StrEnum):
+    """What a fault takes hold of."""
+
+    BLOCKS = "links that can be blocked"
+    BYTES = "links whose bytes can be touched"
+    PROCESSES = "processes that can be killed, stopped and told what to do"
+    COMMANDS = "an administrator's access to shards"
+    SERVERS = "shards whose servers can be killed and stopped"
+    CLOCKS = "shards whose clocks can be set"
+    ZOOKEEPER = "ZooKeeper servers"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an environment consists of; `config` are settings of the layer.
+
+    `zookeeper` is the number of its servers, 0 for a topology in a file. `layer` names what is
+    tested, `worker` is the command of a process, which gets a file of orders.
+    """
+
+    workload: str
+    seed: str
+    config: Mapping[str, Any]
+    worker: Sequence[str]
+    shards: int = 3
+    processes: int = 3
+    replica: bool = False
+    clocks: bool = False  # those of the shards can be set
+    skewed: bool = False  # and are days apart
+    zookeeper: int = 0
+    layer: str = "cluster-layer"
+
+
+class Link(Protocol):
+    """The way between one process and one shard."""
+
+    reads_disturbed: int
+
+    def blackhole(self, direction: Direction = "both", *, swallow: bool = False) -> None: ...
+    def heal(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def begin(directory: Path, *, began_s: float, quiet_s: float, ended_s: float) -> None:
+    """Let the processes begin; times of the monotonic clock."""
+    times = {"began_s": began_s, "quiet_s": quiet_s, "ended_s": ended_s}
+    fresh = directory / "begin.new"
+    fresh.write_text(json.dumps(times), encoding="utf-8")
+    fresh.replace(directory / "begin")
+
+
+def recorded(directory: Path) -> list[Event]:
+    """What the processes have written down until now."""
+    events: list[Event] = []
+    for path in sorted(directory.glob("*.events")):
+        with path.open(encoding="utf-8") as lines:
+            events += parse(lines)
+    return events

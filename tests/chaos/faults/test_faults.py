@@ -1,0 +1,81 @@
+"""Every fault strikes a running cluster, and everything works again after its cure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from chaos.environments.base import Need, Plan, begin, recorded
+from chaos.environments.local import WORKER, LocalCluster
+from chaos.faults import FAULTS
+from chaos.generators import Strike
+from chaos.history import Event
+from tests.support.waiting import eventually_async
+
+STRIKES_S = 0.6
+LONG_STRIKES_S = 2.2  # of those that need their time
+LIVES_S = 100.0
+
+ORDINARY = [name for name, fault in FAULTS.items() if Need.ZOOKEEPER not in fault.needs]
+ZOOKEEPER = [name for name in FAULTS if name not in ORDINARY]
+
+
+def plan(**more: object) -> Plan:
+    config = {"timeout": 1.0, "connect_timeout": 0.5, "capacity": 2000}
+    return Plan("mixed", "1", config, WORKER, processes=2, **more)  # type: ignore[arg-type]
+
+
+async def strike(cluster: LocalCluster, name: str, index: int) -> int:
+    """How often the fault struck."""
+    where = Strike(name, 0.0, 0.0, index % 3, index % 2, everywhere=index % 2 == 0)
+    fault = FAULTS[name](cluster, where, Random(name))
+    await fault.inject()
+    await asyncio.sleep(STRIKES_S if fault.duration_s is None else LONG_STRIKES_S)
+    await fault.heal()
+    return fault.effect
+
+
+def written(events: list[Event], since_s: float) -> set[tuple[str, str]]:
+    """(process without its life, shard) of writes that were acknowledged since then."""
+    begun = {event["id"]: event for event in events if event["e"] == "invoke"}
+    return {
+        (begun[event["id"]]["process"].partition(".")[0], begun[event["id"]]["shard"])
+        for event in events
+        if event["e"] == "complete" and event["outcome"] == "ok"
+        if begun[event["id"]]["invoked_s"] > since_s
+    }
+
+
+async def everybody_writes_everywhere(cluster: LocalCluster) -> None:
+    now_s = time.monotonic()
+    pairs = {(process.name, shard.id) for process in cluster.processes for shard in cluster.shards}
+    await eventually_async(lambda: written(recorded(cluster.directory), now_s) >= pairs)
+
+
+async def strike_all(cluster: LocalCluster, names: list[str]) -> None:
+    now_s = time.monotonic()
+    times = {"began_s": now_s, "quiet_s": now_s + LIVES_S, "ended_s": now_s + LIVES_S}
+    begin(cluster.directory, **times)
+    await everybody_writes_everywhere(cluster)
+    for index, name in enumerate(names):
+        assert await strike(cluster, name, index) > 0, name
+        await everybody_writes_everywhere(cluster)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+async def test_a_fault_strikes_and_is_cured(tmp_path: Path, part: int) -> None:
+    """Each process writes to each shard again, whatever had happened."""
+    async with LocalCluster(plan(replica=True, clocks=True), tmp_path) as cluster:
+        await strike_all(cluster, ORDINARY[part::4])
+
+
+@pytest.mark.slow
+async def test_a_fault_of_zookeeper_strikes_and_is_cured(tmp_path: Path) -> None:
+    """With an ensemble of three, whose data and ports survive."""
+    async with LocalCluster(plan(zookeeper=3), tmp_path) as cluster:
+        await strike_all(cluster, ZOOKEEPER)
