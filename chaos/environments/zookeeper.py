@@ -38,6 +38,7 @@ _START_TIMEOUT_S = 60.0
 _PORT_ATTEMPTS = 5
 _CLIENT_TIMEOUT_S = 10.0
 _SESSION = re.compile(r"^\t(0x[0-9a-f]+)\s*$", re.MULTILINE)
+_CONNECTED = re.compile(r"\bsid=(0x[0-9a-f]+),lop=(?!NA)")  # with an answered operation
 
 
 class ZooKeeperServer:
@@ -137,6 +138,15 @@ class ZooKeeperServer:
         """Those that it knows of; a follower knows none."""
         return frozenset(_SESSION.findall(_ask(self.port, b"dump")))
 
+    @property
+    def serving(self) -> bool:
+        """Whether it answers requests now; a member of an ensemble needs most of the others."""
+        return "Mode:" in _ask(self.port, b"srvr")
+
+    def connected(self) -> frozenset[str]:
+        """The sessions of those who are connected to this very server."""
+        return frozenset(_CONNECTED.findall(_ask(self.port, b"cons")))
+
     def close(self) -> None:
         self.kill()
         self._remove_directory()
@@ -182,7 +192,7 @@ class ZooKeeperServer:
             "minSessionTimeout=400",
             "maxSessionTimeout=60000",
             "admin.enableServer=false",
-            "4lw.commands.whitelist=conf,srvr,dump",
+            "4lw.commands.whitelist=conf,cons,dump,srvr",
             *self._extra_config,
         ]
         return "\n".join(lines) + "\n"
@@ -243,6 +253,10 @@ class ZooKeeperCluster:
     def sessions(self) -> frozenset[str]:
         """All that are alive, by any server that can tell."""
         return frozenset().union(*(one.sessions() for one in self.servers if one.running))
+
+    def connected(self) -> frozenset[str]:
+        """The sessions of those who are connected to any server now."""
+        return frozenset().union(*(one.connected() for one in self.servers))
 
     def elsewhere(self) -> ZooKeeperServer:
         """A server by itself that holds what is the topology now; made at the first call."""
