@@ -144,6 +144,6 @@ def read_topology(url: str) -> Topology:
         raise EnvironmentFailed(f"--topology {error}") from error
     if topology is None:
         raise EnvironmentFailed(
-            "--topology: there is none; `cluster-layer topology init` makes one"
+            "--topology: there is none; `cluster-layer init` makes one"
         )
     return topology

@@ -1,17 +1,15 @@
 """One function per verb of the command line; none of them prints."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cluster_layer.cli.options import StoreOptions
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
-from topology import Shard, Topology, TopologyUnavailable, redacted_url, slot_of
+from topology import Shard, Topology, TopologyUnavailable, slot_of
 from topology.ids import new_cluster_id
 from topology.planning import initial_topology
-from topology.ports import TopologyStore
-from topology.stores import open_store
 
 _NAMED_SHARD = re.compile(r"(?P<id>[A-Za-z0-9._-]+)=(?P<url>[a-z+]+://.*)")
 
@@ -47,29 +45,25 @@ def shards_from(specifications: Sequence[str], weights: Sequence[str]) -> tuple[
     )
 
 
-def init(store_url: str, options: Mapping[str, object], shards: Iterable[Shard]) -> Topology:
+def init(store_options: StoreOptions, shards: Iterable[Shard]) -> Topology:
     """Create the store's first topology; StaleEpoch if it has one."""
     topology = initial_topology(shards, cluster=new_cluster_id())
-    with _opened(store_url, options) as store:
+    with store_options.opened() as store:
         store.write(topology, expected_epoch=None)
     return topology
 
 
-def read(store_url: str, options: Mapping[str, object]) -> Topology:
+def read(store_options: StoreOptions) -> Topology:
     """The store's topology; TopologyUnavailable if it has none."""
-    with _opened(store_url, options) as store:
+    with store_options.opened() as store:
         topology = store.read()
     if topology is None:
-        raise TopologyUnavailable(
-            f"{redacted_url(store_url)} has no topology; `topology init` creates the first one"
-        )
+        raise TopologyUnavailable(f"{store_options} has no topology; `init` creates the first one")
     return topology
 
 
-def locate(
-    store_url: str, options: Mapping[str, object], names: Iterable[str]
-) -> tuple[Place, ...]:
-    topology = read(store_url, options)
+def locate(store_options: StoreOptions, names: Iterable[str]) -> tuple[Place, ...]:
+    topology = read(store_options)
     return tuple(Place(name, slot_of(name), topology.shard_of(name)) for name in names)
 
 
@@ -84,12 +78,3 @@ def _weight_from(specification: str, known: Iterable[str]) -> tuple[str, float]:
         return shard_id, float(weight)
     except ValueError:
         raise ConfigError(f"--weight {specification!r}: {weight!r} is not a number") from None
-
-
-@contextmanager
-def _opened(store_url: str, options: Mapping[str, object]) -> Iterator[TopologyStore]:
-    store = open_store(store_url, **options)
-    try:
-        yield store
-    finally:
-        store.close()
