@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cluster_layer.cli import changing, exits, looking, under_way
+from cluster_layer.cli import changing, exits, looking, monitoring, under_way
 from topology import ClusterError
 
 _CODES = ", ".join(f"{code} {meaning}" for code, meaning in exits.MEANINGS.items())
@@ -28,9 +28,15 @@ def main() -> None:
     """Set up, look at and change the topology of a cluster-layer."""
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-        # What a verb cannot reach it tells itself.
+        # What a verb cannot reach, and what a monitor sees, they tell themselves.
         logging.getLogger("cluster_layer").setLevel(logging.ERROR)
+        logging.getLogger("topology.monitor").setLevel(logging.ERROR)
 
 
-for command in (*changing.COMMANDS, *under_way.COMMANDS, *looking.COMMANDS):
+for command in (
+    *changing.COMMANDS,
+    *under_way.COMMANDS,
+    *monitoring.COMMANDS,
+    *looking.COMMANDS,
+):
     main.add_command(command)
