@@ -9,9 +9,8 @@ import pytest
 
 from cluster_layer.embedded import RedisServer, start_shards
 from tests.support.command_line import CommandLine
+from tests.support.stored import stored
 from tests.support.traffic import traffic_on
-from topology.model import Topology
-from topology.stores import open_store
 
 STEP = "600"  # slots: two rounds for a fourth shard
 STEPS_AT_MOST = 100
@@ -31,16 +30,6 @@ def store(tmp_path: Path) -> str:
 
 def named(servers: list[RedisServer]) -> list[str]:
     return [f"{name}={server.url}" for name, server in zip("abcd", servers, strict=True)]
-
-
-def stored(url: str) -> Topology:
-    opened = open_store(url)
-    try:
-        topology = opened.read()
-    finally:
-        opened.close()
-    assert topology is not None
-    return topology
 
 
 def next_change(url: str, fourth: str) -> tuple[str, ...]:

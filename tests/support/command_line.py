@@ -88,7 +88,7 @@ class CommandLine:
             await process.wait()
 
     async def run(self, *arguments: str, code: int = 0) -> list[Line]:
-        """What a run said that must end with this exit code: its lines, or its one document."""
+        """What a run said that must end with this exit code: its lines, or its document."""
         async with self.running(*arguments, "--json") as running:
             async with asyncio.timeout(DEADLINE_S):
                 said, errors = await running.process.communicate()
@@ -115,6 +115,7 @@ def waits(line: Line) -> bool:
 
 def _parsed(said: bytes) -> list[Line]:
     try:
-        return [json.loads(said)]
+        document = json.loads(said)
     except ValueError:
         return [json.loads(line) for line in said.splitlines()]
+    return document if isinstance(document, list) else [document]
