@@ -1,8 +1,8 @@
 """What travels through Redis: a small outer array around an already encoded body.
 
-``outer = [version, kind, ttl_ms, channel, marks, body]`` as msgpack; `docs/wire-format.md` has the
-bytes. The body is one opaque binary: a fan-out to thousands of members copies it, and only
-receive() decodes it.
+``outer = [version, kind, ttl_ms, channel, marks, body]``, and the epoch of the marks if they have
+one, as msgpack; `docs/wire-format.md` has the bytes. The body is one opaque binary: a fan-out to
+thousands of members copies it, and only receive() decodes it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Envelope(NamedTuple):
 
     `ttl_ms` is a duration. `channel` is the full name for a message to one process-specific
     channel, None in a group message and on a normal channel. `marks` say, by shard id, "deliver
-    this only after what its writer wrote there".
+    this only after what its writer wrote there"; `epoch` is the latest one by which an inbox of
+    theirs was chosen, 0 if they name none.
     """
 
     kind: int
@@ -55,6 +56,7 @@ class Envelope(NamedTuple):
     channel: str | None
     marks: Marks | None
     body: bytes
+    epoch: int = 0
 
 
 def encode_body(message: object, limit: int) -> bytes:
@@ -97,14 +99,17 @@ def is_flat(message: Message) -> bool:
     return not any(type(value) in (dict, list) for value in message.values())
 
 
-def encode(kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes) -> bytes:
+def encode(
+    kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes, epoch: int = 0
+) -> bytes:
     """The bytes of one message; the arguments are those of Envelope and are not checked."""
     if marks:
         marks = {
             shard: mark if mark.doubts else mark[:3]  # type: ignore[misc]
             for shard, mark in marks.items()
         }
-    data: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body))
+    fields = (VERSION, kind, ttl_ms, channel, marks, body)
+    data: bytes = _pack((*fields, epoch) if epoch else fields)
     return data
 
 
@@ -133,6 +138,7 @@ def decode(data: bytes, known: Callable[[str], object] = lambda _channel: None) 
         raise MalformedEnvelope(f"version {fields[0]}, this layer reads {VERSION}")
     if len(fields) < 6:
         raise MalformedEnvelope(f"{len(fields)} fields instead of 6")
+    epoch = fields[6] if len(fields) > 6 else 0
     _, kind, ttl_ms, channel, marks, body = fields if len(fields) == 6 else fields[:6]
     if type(kind) is not int or (kind != MESSAGE and kind != CONTROL):
         raise MalformedEnvelope(f"unknown kind {kind!r:.60}")
@@ -144,7 +150,9 @@ def decode(data: bytes, known: Callable[[str], object] = lambda _channel: None) 
         _check_channel(channel)
     if marks is not None:
         marks = _checked_marks(marks)
-    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body))
+    if not _is_natural(epoch):
+        raise MalformedEnvelope(f"impossible epoch {epoch!r:.60}")
+    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body, epoch))
     return envelope
 
 

@@ -113,7 +113,8 @@ class Writer:
         routes = self._links.routes
         lane = self._group_lanes[routes.shard_of(group)]
         marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000, routes.epoch)
-        envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
+        since = trail.epoch_of(marks) if marks else 0
+        envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed, since)
         return Publish(group, lane, routes.epoch, envelope, body)
 
     async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
@@ -159,7 +160,8 @@ class Writer:
         routes = self._links.routes
         lane = self._inbox_lanes[routes.shard_of(inbox_name(channel))]
         marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000, routes.epoch)
-        envelope = encode(kind, self._expiry_ms, channel, marks, sealed)
+        since = trail.epoch_of(marks) if marks else 0
+        envelope = encode(kind, self._expiry_ms, channel, marks, sealed, since)
         capacity = self._capacity_of(channel)
         return Append(channel, lane, routes.epoch, capacity, self._expiry_ms, envelope, body)
 

@@ -22,10 +22,15 @@ def become_later() -> None:
     send, sent = Writer.send, 0
 
     def encode(
-        kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes
+        kind: int,
+        ttl_ms: int,
+        channel: str | None,
+        marks: Marks | None,
+        body: bytes,
+        epoch: int = 0,
     ) -> bytes:
         fields = msgpack.unpackb(envelope.encode(kind, ttl_ms, channel, marks, body))
-        data: bytes = msgpack.packb([*fields, *FIELDS])
+        data: bytes = msgpack.packb([*fields, epoch, *FIELDS])
         return data
 
     async def send_with_controls(self: Writer, channel: str, body: bytes, cell: TrailCell) -> None:
