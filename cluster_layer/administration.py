@@ -100,10 +100,13 @@ class Administration:
 
         return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
 
-    async def processes(self) -> dict[str, ProcessReport]:
+    async def processes(self, *, complete: bool = False) -> dict[str, ProcessReport]:
         """See the port."""
         reports: dict[str, ProcessReport] = {}
-        for _, found, _ in await self._on_each(self._up(self.topology), self._reports_on):
+        answers = await self._on_each(self._up(self.topology), self._reports_on)
+        for shard, found, reason in answers:
+            if found is None and complete:
+                raise ShardUnavailable(shard, reason)
             for report in found or ():
                 known = reports.get(report.id)
                 reports[report.id] = report if known is None else _merged(known, report)
