@@ -100,10 +100,13 @@ class Administration:
 
         return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
 
-    async def processes(self, *, complete: bool = False) -> dict[str, ProcessReport]:
+    async def processes(
+        self, *, complete: bool = False, without: Collection[str] = ()
+    ) -> dict[str, ProcessReport]:
         """See the port."""
         reports: dict[str, ProcessReport] = {}
-        answers = await self._on_each(self._up(self.topology), self._reports_on)
+        asked = [shard for shard in self._up(self.topology) if shard not in without]
+        answers = await self._on_each(asked, self._reports_on)
         for shard, found, reason in answers:
             if found is None and complete:
                 raise ShardUnavailable(shard, reason)

@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         self.incarnation = ""
         self.client_id = 0
         self.lost: str | None = None  # the reason, once it is
+        self.fell_silent = False  # lost because an answer was overdue
         self.on_lost: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = Batch()
@@ -268,6 +269,7 @@ class Connection(asyncio.Protocol):
     def _judge(self, received: int) -> None:
         """An answer was overdue when so many reads had brought something."""
         if self._received == received and self._overdue(self._loop.time()):
+            self.fell_silent = True
             self.close(f"no answer within {self.timeout_s:g} s")
         else:
             self._check()

@@ -158,7 +158,8 @@ class Hosts:
         connected = dict.fromkeys(self.routes.endpoints(), False)
         for runtime in self.runtimes():
             for shard, up in runtime.links.connected().items():
-                connected[shard] = connected[shard] or up
+                if shard in connected:  # its loop may not have heard that there is no such shard
+                    connected[shard] = connected[shard] or up
         return connected
 
     def _follow_store(self, topology: Topology) -> None:

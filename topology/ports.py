@@ -175,10 +175,13 @@ class Cluster(Protocol):
         They were not reached, or serve a newer one, which stays.
         """
 
-    async def processes(self, *, complete: bool = False) -> Mapping[str, ProcessReport]:
+    async def processes(
+        self, *, complete: bool = False, without: Collection[str] = ()
+    ) -> Mapping[str, ProcessReport]:
         """Process id -> report, of all processes of which a reachable shard knows.
 
-        With ``complete``, ClusterError unless all shards that are up have answered: that a process
+        The shards in ``without`` are not asked: one that hangs would keep the caller waiting. With
+        ``complete``, ClusterError unless all shards that are up have answered: that a process
         lives, the one that has not may be the only one to know.
         """
 
