@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from cluster_layer import scripts
@@ -101,12 +102,16 @@ class Administration:
         return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
 
     async def processes(
-        self, *, complete: bool = False, without: Collection[str] = ()
+        self,
+        *,
+        complete: bool = False,
+        without: Collection[str] = (),
+        within_s: float | None = None,
     ) -> dict[str, ProcessReport]:
         """See the port."""
         reports: dict[str, ProcessReport] = {}
         asked = [shard for shard in self._up(self.topology) if shard not in without]
-        answers = await self._on_each(asked, self._reports_on)
+        answers = await self._on_each(asked, partial(self._reports_within, within_s))
         for shard, found, reason in answers:
             if found is None and complete:
                 raise ShardUnavailable(shard, reason)
@@ -343,6 +348,13 @@ class Administration:
                 return shard, None, str(getattr(error, "reason", error)) or "it failed"
 
         return list(await asyncio.gather(*map(attempt, shards)))
+
+    async def _reports_within(self, within_s: float | None, shard: str) -> list[ProcessReport]:
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._reports_on(shard)
+        except TimeoutError:
+            raise ShardUnavailable(shard, f"no answer within {within_s:g} s") from None
 
     async def _reports_on(self, shard: str) -> list[ProcessReport]:
         link = self._link(shard)

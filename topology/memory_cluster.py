@@ -227,12 +227,16 @@ class MemoryCluster:
         return failed
 
     async def processes(
-        self, *, complete: bool = False, without: Collection[str] = ()
+        self,
+        *,
+        complete: bool = False,
+        without: Collection[str] = (),
+        within_s: float | None = None,
     ) -> Mapping[str, ProcessReport]:
         self.act()
         for shard in self.shards.values():
             if shard.hangs_s and shard.id not in without:
-                await asyncio.sleep(shard.hangs_s)
+                await asyncio.sleep(min(shard.hangs_s, within_s or shard.hangs_s))
         newest = max(self.shards.values(), key=lambda shard: shard.epoch, default=None)
         if complete and newest is not None and newest.topology is not None:
             list(self._up(newest.topology))

@@ -42,6 +42,7 @@ class Schedule:
     probe_every_s: float = 0.4
     probe_timeout_s: float = 0.8
     report_every_s: float = 1.0
+    ask_timeout_s: float = 2.0  # of a shard that is asked what all others reach
     judge_every_s: float = 0.2
     read_every_s: float = 1.0  # the topology; and whether the lock is still held
     look_every_s: float = 2.5  # at what all others reach, also when nothing is lost
@@ -252,9 +253,14 @@ class Monitor:
 
     async def _others(self) -> list[View]:
         began = self._clock()
-        reports = await self._cluster.processes(without=self._detector.unreachable())
+        without = self._detector.unreachable()
+        reports = await self._cluster.processes(
+            without=without, within_s=self._schedule.ask_timeout_s
+        )
         now = self._clock()
-        self._views_until = now + 3 * (now - began)
+        # A shard that fell silent meanwhile has kept us waiting; the next time it is not asked.
+        silent = self._detector.unreachable() - without
+        self._views_until = now if silent else now + 3 * (now - began)
         return [
             View(report.id, report.age_s, frozenset(report.unreachable))
             for report in reports.values()

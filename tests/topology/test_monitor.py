@@ -234,6 +234,19 @@ async def test_a_shard_that_hangs_delays_no_judgement(world: World) -> None:
     await world.is_down("b")
 
 
+async def test_a_shard_that_begins_to_hang_while_it_is_asked_delays_one_judgement(
+    world: World,
+) -> None:
+    """The first question meets it unawares; it ends in time, and the next one leaves it out."""
+    schedule = replace(SCHEDULE, ask_timeout_s=0.3)
+    shard = world.cluster.shard("b")
+    shard.hangs_s = 1000
+    world.start("m1", schedule=schedule)
+    await world.until(lambda: world.told(What.LEADS))
+    shard.trouble = "no answer within 0.8 s"
+    await world.is_down("b")
+
+
 async def test_stopped_processes_have_no_say(world: World) -> None:
     """What somebody reported long ago says nothing about now."""
     for process in world.processes:
