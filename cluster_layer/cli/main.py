@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cluster_layer.cli import changing, looking
-from cluster_layer.errors import ConfigError
+from cluster_layer.errors import ConfigError, InvalidMessage, InvalidName
 from topology import ClusterError, StoreConfigError
 
 EXIT_REFUSED = 1
@@ -29,7 +29,7 @@ class _Group(click.Group):
 
 
 def _exit_code(error: ClusterError) -> int:
-    if isinstance(error, StoreConfigError | ConfigError):
+    if isinstance(error, StoreConfigError | ConfigError | InvalidName | InvalidMessage):
         return EXIT_USAGE
     return EXIT_REFUSED if error.definite else EXIT_UNKNOWN
 
