@@ -102,22 +102,13 @@ class Gatherer:
         try:
             found = self._store.read()
         except (StoreUnavailable, TopologyInvalid) as error:
-            copy = self._copied()
+            copy = None if self._copy is None else last_good(self._copy)
             if copy is None:
                 raise
             return copy, f"{error}; a copy of epoch {copy.epoch} is used ({self._copy})"
         if found is None:
             raise TopologyUnavailable(f"{self._options} has no topology; `init` creates one")
         return found, None
-
-    def _copied(self) -> Topology | None:
-        if self._copy is None:
-            return None
-        try:
-            data = read_at_most(self._copy, MAX_BYTES)
-            return None if data is None else decode(data)
-        except (OSError, TopologyInvalid):
-            return None
 
     def _holder(self, lock: str) -> Holder | None:
         try:
@@ -148,3 +139,12 @@ async def gathering(
             yield Gatherer(options, store, lookout, copy)
             # Ending a session with ZooKeeper may take its time.
             await asyncio.to_thread(store.close)
+
+
+def last_good(path: Path) -> Topology | None:
+    """The copy that a process keeps of the last good topology; None if there is none."""
+    try:
+        data = read_at_most(path, MAX_BYTES)
+        return None if data is None else decode(data)
+    except (OSError, TopologyInvalid):
+        return None

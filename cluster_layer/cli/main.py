@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cluster_layer.cli import changing, looking
+from cluster_layer.cli import changing, completion, looking, messages
 from cluster_layer.errors import ConfigError, InvalidMessage, InvalidName
 from topology import ClusterError, StoreConfigError
 
@@ -43,5 +43,10 @@ def main() -> None:
     """
 
 
-for command in (*changing.COMMANDS, *looking.COMMANDS):
+for command in (
+    *changing.COMMANDS,
+    *looking.COMMANDS,
+    *messages.COMMANDS,
+    *completion.COMMANDS,
+):
     main.add_command(command)
