@@ -116,15 +116,18 @@ def status(
 
 
 async def _watch(gatherer: Gatherer, every_s: float, *, everybody: bool, as_json: bool) -> None:
-    if as_json:
-        while True:
-            click.echo(json.dumps(status_json(await gatherer.overview())))
-            await asyncio.sleep(every_s)
     console = Console()
-    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+    on_screen = console.is_terminal and not as_json
+    live = Live(console=console, auto_refresh=False, screen=True) if on_screen else None
+    with live or contextlib.nullcontext():
         while True:
             overview = await gatherer.overview()
-            live.update(status_tables(overview, everybody=everybody), refresh=True)
+            if as_json:
+                options.show(json.dumps(status_json(overview)))
+            elif live is None:
+                options.show(status_tables(overview, everybody=everybody))
+            else:
+                live.update(status_tables(overview, everybody=everybody), refresh=True)
             await asyncio.sleep(every_s)
 
 
