@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cluster_layer import scripts
@@ -21,6 +22,7 @@ from cluster_layer.inspection import status_of
 from cluster_layer.keys import Keys
 from cluster_layer.keyspace import BATCH, MEMBERS, QUEUE, Found, keys_of, leftovers_on
 from cluster_layer.links import Link, LinkSettings
+from cluster_layer.permissions import permissions_of
 from cluster_layer.presence import Presence
 from cluster_layer.reports import by_process, milliseconds, pairs, reports_on
 from cluster_layer.routing import endpoint_of
@@ -257,9 +259,10 @@ class Administration:
         self._shards[shard.id] = shard
         try:
             link = self._link(shard.id)
-            return await status_of(
-                shard.id, await link.ready(), self.topology.cluster, link.endpoint.db
-            )
+            connection = await link.ready()
+            status = await status_of(shard.id, connection, self.topology.cluster, link.endpoint.db)
+            refused = await permissions_of(connection, link.keys.cluster, link.keys.incarnation)
+            return status if refused is None else replace(status, missing_permissions=refused.all)
         except ClusterError as error:
             return ShardStatus(shard.id, getattr(error, "reason", str(error)))
 

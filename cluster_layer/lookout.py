@@ -80,11 +80,7 @@ class Lookout:
 
         async def permissions(shard: Shard) -> Permissions | None:
             keys, incarnation = self._keys(topology, shard, statuses)
-            connection = await self._connected(shard)
-            try:
-                return await permissions_of(connection, keys, incarnation, known)
-            finally:
-                connection.close()
+            return await permissions_of(await self._connection(shard), keys, incarnation, known)
 
         return await self._of_each(_usable(topology, statuses), permissions)
 

@@ -28,6 +28,16 @@ class Permissions:
     keys: tuple[str, ...] = ()  #: patterns
     channels: tuple[str, ...] = ()  #: patterns
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """What processes and operators would miss, in words."""
+        return (
+            *self.commands.get(Role.PROCESS, ()),
+            *self.commands.get(Role.OPERATOR, ()),
+            *(f"the keys {pattern}" for pattern in self.keys),
+            *(f"the channels {pattern}" for pattern in self.channels),
+        )
+
 
 class Condition(Enum):
     """How a process is, by what it told last and when."""

@@ -6,10 +6,9 @@ queued and then discarded: nothing is ever executed. Each refusal is an entry of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeAlias
 
-from cluster_layer.batching import Command
 from cluster_layer.connection import Connection
 from cluster_layer.keys import ClusterKeys
 from cluster_layer.overview import Permissions, Role
@@ -73,59 +72,58 @@ NEEDED: Final[dict[Role, tuple[tuple[str, ...], ...]]] = {
 _CONTAINERS: Final = ("CLIENT", "CONFIG", "PUBSUB", "SCRIPT", "XINFO")
 
 
+_Asked: TypeAlias = tuple[tuple[str, ...], Role, str]  # command; whose; pattern of its key
+
+
 def name_of(command: Sequence[str]) -> str:
     """The command as ACL rules name it: "get", "client|id"."""
     return "|".join(command[: 1 + (command[0] in _CONTAINERS)]).lower()
 
 
 async def permissions_of(
-    connection: Connection, cluster: ClusterKeys, incarnation: str, prefixes: Iterable[str]
+    connection: Connection, cluster: ClusterKeys, incarnation: str, prefixes: Iterable[str] = ()
 ) -> Permissions | None:
-    """What the user of this connection may not do; None: it may not be asked.
+    """What the user of this connection may not do; None: that can't be found out.
 
-    The connection is of no other use then. ShardUnavailable, DeliveryUnknown: it can't be asked.
+    ShardUnavailable, DeliveryUnknown: it can't be asked.
     """
-    opened = await connection.call((("MULTI",),))
-    if connection.refusal(opened) is not None:
+    may = await connection.call((("MULTI",), ("DISCARD",)))
+    if any(connection.refusal(reply) is not None for reply in may):
         return None
-    missing: dict[Role, list[str]] = {}
+    asked = [*_of_roles(cluster.probe), *_of_prefixes(incarnation, prefixes)]
+    # In one call: nobody else's command comes in between, to be discarded.
+    commands = [command for command, _, _ in asked]
+    _, *replies, _ = await connection.call((("MULTI",), *commands, ("DISCARD",)))
+    refused: dict[Role, list[str]] = {}
     keys: dict[str, None] = {}
     channels: dict[str, None] = {}
-    shown = "cluster-layer:*"
-    for role, templates in NEEDED.items():
-        commands = [
-            tuple(part.replace("{key}", cluster.probe) for part in template)
-            for template in templates
-        ]
-        for command, why in await _refusals(connection, commands):
-            if "channel" in why:
-                channels[shown] = None
-            elif "key" in why:
-                keys[shown] = None
-            else:
-                missing.setdefault(role, []).append(name_of([str(part) for part in command]))
-    for prefix in prefixes:
-        key = f"{prefix}:{incarnation}:x"
-        for _, why in await _refusals(connection, [("GET", key), ("PUBLISH", key, "x")]):
-            if "channel" in why:
-                channels[f"{prefix}:*"] = None
-            elif "key" in why:
-                keys[f"{prefix}:*"] = None
-    await connection.call((("DISCARD",),))
+    for (command, role, pattern), reply in zip(asked, replies, strict=True):
+        refusal = connection.refusal(reply)
+        # Any other refusal is about this moment: the user may do it.
+        if refusal is None or "NOPERM" not in refusal.reason:
+            continue
+        # "... no permissions to access one of the keys used as arguments", "... access a channel"
+        what = refusal.reason.partition(" access ")[2]
+        if "channel" in what:
+            channels[pattern] = None
+        elif "key" in what:
+            keys[pattern] = None
+        else:
+            refused.setdefault(role, []).append(name_of(command))
     return Permissions(
-        {role: tuple(names) for role, names in missing.items()}, tuple(keys), tuple(channels)
+        {role: tuple(names) for role, names in refused.items()}, tuple(keys), tuple(channels)
     )
 
 
-async def _refusals(
-    connection: Connection, commands: Sequence[Command]
-) -> list[tuple[Command, str]]:
-    """The commands that the shard does not queue, and what it says."""
-    replies = await connection.call(commands)
-    found = []
-    for command, reply in zip(commands, replies, strict=True):
-        refusal = connection.refusal(reply)
-        # Any other refusal is about this moment: the user may do it.
-        if refusal is not None and "NOPERM" in refusal.reason:
-            found.append((command, refusal.reason.partition(" to ")[2]))
-    return found
+def _of_roles(key: str) -> Iterator[_Asked]:
+    for role, templates in NEEDED.items():
+        for template in templates:
+            command = tuple(part.replace("{key}", key) for part in template)
+            yield command, role, "cluster-layer:*"
+
+
+def _of_prefixes(incarnation: str, prefixes: Iterable[str]) -> Iterator[_Asked]:
+    for prefix in prefixes:
+        key = f"{prefix}:{incarnation}:x"
+        for command in (("GET", key), ("PUBLISH", key, "x")):
+            yield command, Role.PROCESS, f"{prefix}:*"

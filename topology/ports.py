@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from topology.history import Entry, Holder
@@ -156,6 +156,7 @@ class ShardStatus:
     max_connections: int | None = None
     clock_offset_s: float | None = None  #: its clock against ours
     keys: int | None = None
+    missing_permissions: tuple[str, ...] = field(default=())  #: what it refuses us, if asked
 
     @property
     def reachable(self) -> bool:

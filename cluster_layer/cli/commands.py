@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster_layer.cli.options import StoreOptions
+from cluster_layer.cli.session import this_operator
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
 from cluster_layer.names import require_channel_name
-from topology import Shard, Topology, TopologyUnavailable, slot_of
+from topology import Shard, StaleEpoch, Topology, TopologyUnavailable, slot_of
+from topology.decisions import Decisions
 from topology.ids import new_cluster_id
 from topology.model import Phase
 from topology.planning import initial_topology
@@ -49,11 +51,17 @@ def shards_from(specifications: Sequence[str], weights: Sequence[str]) -> tuple[
     )
 
 
-def init(store_options: StoreOptions, shards: Iterable[Shard]) -> Topology:
+async def init(
+    store_options: StoreOptions, shards: Iterable[Shard], *, dry_run: bool = False
+) -> Topology:
     """Create the store's first topology; StaleEpoch if it has one."""
     topology = initial_topology(shards, cluster=new_cluster_id())
     with store_options.opened() as store:
-        store.write(topology, expected_epoch=None)
+        if dry_run:
+            if (found := store.read()) is not None:
+                raise StaleEpoch(None, found.epoch)
+        else:
+            await Decisions(store, this_operator()).create(topology)
     return topology
 
 
@@ -80,14 +88,24 @@ def _place(topology: Topology, name: str) -> Place:
     return Place(name, slot, topology.owner_of(slot), topology.other_home(slot), topology.phase)
 
 
-def _weight_from(specification: str, known: Iterable[str]) -> tuple[str, float]:
+def weight_from(specification: str) -> tuple[str, float]:
+    """ "ID=NUMBER" as an id and a weight; ConfigError."""
     # From the right: a shard's id may be a URL's host, port and query.
     shard_id, _, weight = specification.rpartition("=")
-    if shard_id not in known:
-        raise ConfigError(
-            f"--weight {specification!r}: there is no shard {shard_id!r}, only {', '.join(known)}"
-        )
     try:
         return shard_id, float(weight)
     except ValueError:
         raise ConfigError(f"--weight {specification!r}: {weight!r} is not a number") from None
+
+
+def weighted(shard: Shard, weight: float | None) -> Shard:
+    return shard if weight is None else replace(shard, weight=weight)
+
+
+def _weight_from(specification: str, known: Iterable[str]) -> tuple[str, float]:
+    shard_id, weight = weight_from(specification)
+    if shard_id not in known:
+        raise ConfigError(
+            f"--weight {specification!r}: there is no shard {shard_id!r}, only {', '.join(known)}"
+        )
+    return shard_id, weight

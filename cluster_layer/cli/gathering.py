@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cluster_layer.cli.options import StoreOptions
+from cluster_layer.cli.session import this_operator
 from cluster_layer.config import default_topology_cache
 from cluster_layer.diagnosis import Facts, Finding, diagnose, diagnose_store
 from cluster_layer.lookout import Lookout, open_lookout
@@ -30,7 +28,7 @@ from topology.errors import (
     TopologyUnavailable,
 )
 from topology.history import Holder
-from topology.model import Operator, Topology
+from topology.model import Topology
 from topology.monitor import LEADER_LOCK
 from topology.ports import OperatorStore
 
@@ -118,9 +116,8 @@ class Gatherer:
 
     def _unwritable(self) -> str | None:
         """Why operators cannot write, tried with a lock that nobody else wants."""
-        me = Operator(getpass.getuser(), socket.gethostname(), os.getpid())
         try:
-            self._store.lock(_TRIAL_LOCK, Holder(me, time.time())).release()
+            self._store.lock(_TRIAL_LOCK, Holder(this_operator(), time.time())).release()
         except LockHeld:
             return None  # somebody else is trying the same
         except StoreUnavailable as error:

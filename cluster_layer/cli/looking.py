@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from cluster_layer.cli import commands, options, render
+from cluster_layer.cli import commands, exits, options, render
 from cluster_layer.cli.findings_view import findings_json, findings_table
 from cluster_layer.cli.gathering import Gatherer, gathering
 from cluster_layer.cli.options import StoreOptions
@@ -21,7 +21,12 @@ from cluster_layer.diagnosis import Finding, Severity, worst
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: What `check` ends with, by the worst that it has found.
-EXIT_BY_SEVERITY = {Severity.OK: 0, Severity.NOTE: 0, Severity.WARNING: 10, Severity.PROBLEM: 11}
+EXIT_BY_SEVERITY = {
+    Severity.OK: 0,
+    Severity.NOTE: 0,
+    Severity.WARNING: exits.WARNED,
+    Severity.PROBLEM: exits.FOUND,
+}
 
 
 @click.group("topology")
@@ -152,7 +157,7 @@ def check(
 ) -> None:
     """Look at everything that a deployment needs; each finding has its remedy.
 
-    Exit codes: 0 nothing worse than a note, 10 a warning, 11 a problem.
+    Exit codes: 0 nothing worse than a note, 6 a warning, 5 a problem.
     """
 
     async def look() -> tuple[Finding, ...]:

@@ -1,20 +1,14 @@
-"""`cluster-layer`: the root of all verbs, and what an error means to whoever called.
+"""`cluster-layer`: the root of all verbs, and what an error means to whoever called (`exits`)."""
 
-Exit codes: 0 done; 1 refused or failed, and provably nothing was changed; 2 wrong usage; 3 it may
-or may not have happened: look with `topology show` before trying again.
-"""
-
+import logging
 from typing import Any
 
 import click
 
-from cluster_layer.cli import changing, completion, looking, messages
-from cluster_layer.errors import ConfigError, InvalidMessage, InvalidName
-from topology import ClusterError, StoreConfigError
+from cluster_layer.cli import changing, completion, exits, looking, messages, monitoring, under_way
+from topology import ClusterError
 
-EXIT_REFUSED = 1
-EXIT_USAGE = 2
-EXIT_UNKNOWN = 3
+_CODES = ", ".join(f"{code} {meaning}" for code, meaning in exits.MEANINGS.items())
 
 
 class _Group(click.Group):
@@ -24,27 +18,25 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ClusterError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(_exit_code(error))
+            click.echo(f"error: {exits.text_of(error)}", err=True)
+            ctx.exit(exits.code_of(error))
 
 
-def _exit_code(error: ClusterError) -> int:
-    if isinstance(error, StoreConfigError | ConfigError | InvalidName | InvalidMessage):
-        return EXIT_USAGE
-    return EXIT_REFUSED if error.definite else EXIT_UNKNOWN
-
-
-@click.group(cls=_Group)
+@click.group(cls=_Group, epilog=f"Exit codes: {_CODES}.")
 @click.version_option(package_name="cluster-layer")
 def main() -> None:
-    """Set up, look at and change the topology of a cluster-layer.
-
-    Exit codes: 0 done, 1 refused and nothing changed, 2 wrong usage, 3 outcome unknown.
-    """
+    """Set up, look at and change the topology of a cluster-layer."""
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        # What a verb cannot reach, and what a monitor sees, they tell themselves.
+        logging.getLogger("cluster_layer").setLevel(logging.ERROR)
+        logging.getLogger("topology.monitor").setLevel(logging.ERROR)
 
 
 for command in (
     *changing.COMMANDS,
+    *under_way.COMMANDS,
+    *monitoring.COMMANDS,
     *looking.COMMANDS,
     *messages.COMMANDS,
     *completion.COMMANDS,

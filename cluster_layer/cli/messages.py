@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import functools
 import json
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,13 @@ from typing import Any, TypeVar
 import click
 
 from cluster_layer import ClusterChannelLayer
-from cluster_layer.cli import options, probing
+from cluster_layer.cli import exits, options, probing
 from cluster_layer.cli.message_json import message_from, text_of
 from cluster_layer.cli.options import StoreOptions
+from cluster_layer.cli.session import run
 from cluster_layer.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: Not as many messages as were wanted had come when the time was over.
-EXIT_TIMEOUT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,7 @@ def _until_options(count: int | None) -> Callable[[F], F]:
 def receive(layer: LayerOptions, count: int, timeout_s: float | None, channel: str) -> None:
     """Take messages from a normal channel, one line of JSON each; nobody else gets them then.
 
-    Exit code 4: not as many had come when the time was over.
+    Exit code 7: not as many had come when the time was over.
     """
 
     async def go() -> int:
@@ -180,7 +177,7 @@ def receive(layer: LayerOptions, count: int, timeout_s: float | None, channel: s
 def tail(layer: LayerOptions, count: int | None, timeout_s: float | None, group: str) -> None:
     """Join a group and print its messages as they come, one line of JSON each, until Ctrl-C.
 
-    Exit code 4: with --count, not as many had come when the time was over.
+    Exit code 7: with --count, not as many had come when the time was over.
     """
 
     async def go() -> int:
@@ -209,25 +206,17 @@ async def _print_messages(
     return printed
 
 
-def _run(work: Any) -> int | None:
+def _run(work: Coroutine[Any, Any, int]) -> int | None:
     """The result; None: a signal asked for the end."""
-
-    async def until_told() -> int:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-        return int(await task)
-
     try:
-        return asyncio.run(until_told())
-    except asyncio.CancelledError:
+        return run(work)
+    except (asyncio.CancelledError, KeyboardInterrupt):
         return None
 
 
 def _end(printed: int | None, count: int | None) -> None:
     if printed is not None and count is not None and printed < count:
-        click.get_current_context().exit(EXIT_TIMEOUT)
+        click.get_current_context().exit(exits.TIMED_OUT)
 
 
 @click.command("probe")
@@ -252,7 +241,7 @@ def _end(printed: int | None, count: int | None) -> None:
 def probe(layer: LayerOptions, timeout_s: float, need: str, as_json: bool) -> None:
     """Send a message to itself through every shard.
 
-    Exit code 1 if that does not work. For a liveness probe take --need any: a lost shard is no
+    Exit code 5 if that does not work. For a liveness probe take --need any: a lost shard is no
     reason to restart the processes that go on without it.
     """
 
@@ -264,7 +253,7 @@ def probe(layer: LayerOptions, timeout_s: float, need: str, as_json: bool) -> No
     options.show(probing.as_json(found) if as_json else probing.as_table(found))
     passed = [one.reason is None for one in found]
     if not (all(passed) if need == "all" else any(passed)):
-        click.get_current_context().exit(1)
+        click.get_current_context().exit(exits.FOUND)
 
 
 COMMANDS = (send, receive, tail, probe)
