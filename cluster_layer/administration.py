@@ -55,7 +55,7 @@ class Administration:
         endpoint_for: Callable[[Shard], Endpoint] = endpoint_of,
     ) -> None:
         self._topologies = Topologies(topology, endpoint_for)
-        self._settings = LinkSettings("", timeout_s, connect_timeout_s)
+        self._settings = LinkSettings("", timeout_s, connect_timeout_s, of_layer=False)
         self._endpoint_for = endpoint_for
         self._told: Mapping[str, str] = {}
         self._presence = None

@@ -73,7 +73,7 @@ def _processes(facts: Facts) -> Iterator[Finding]:
         remedy = "it hears of the newest by every shard that it reaches; look again"
         yield Finding(Severity.WARNING, rule, place(one), what, remedy)
     well = [one for one in found if condition_of(one) is Condition.WELL]
-    if not well:
+    if not well and not silent:
         what = "no process uses the layer, or none reaches a shard"
         yield Finding(Severity.NOTE, rule, "processes", what, "start your site")
     elif not silent and not behind:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cluster_layer.diagnosis.findings import SLOW_S, Finding, Severity, StoreRule, count, listed, ms
+from cluster_layer.diagnosis.findings import Finding, Severity, StoreRule, count, listed, ms
 from cluster_layer.overview import StoreView
+
+#: A session is a transaction, which a majority writes to disk.
+SLOW_STORE_S: Final = 0.25
 
 
 def _store_reachable(store: StoreView) -> Iterator[Finding]:
@@ -28,7 +31,7 @@ def _store_reachable(store: StoreView) -> Iterator[Finding]:
             f"it does not serve: {server.reason}",
             "start it, or see why this host cannot reach it",
         )
-    slow = [server for server in up if (server.latency_s or 0) > SLOW_S]
+    slow = [server for server in up if (server.latency_s or 0) > SLOW_STORE_S]
     for server in slow:
         took = f"it took {ms(server.latency_s)} to begin a session"
         remedy = "changes wait for it at each step: look at its disk, its heap and the network"
