@@ -80,15 +80,32 @@ class Connection(asyncio.Protocol):
         cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
     ) -> Self:
         """Connect and learn the incarnation. ShardUnavailable: it can't be used now."""
-        connection = cls(shard, timeout_s)
+        connection = await cls.connect(
+            endpoint, shard, connect_timeout_s=connect_timeout_s, timeout_s=timeout_s
+        )
         try:
-            connection._adopt(await _open_transport(endpoint, shard, connect_timeout_s))
             await connection.identify()
         except DeliveryUnknown as error:
             raise ShardUnavailable(shard, error.reason) from error
         finally:
             if not connection.incarnation:
                 connection.close("not opened")
+        return connection
+
+    @classmethod
+    async def connect(
+        cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
+    ) -> Self:
+        """Connect, and ask nothing: also of a replica, or as a user who may do little.
+
+        ShardUnavailable.
+        """
+        connection = cls(shard, timeout_s)
+        try:
+            connection._adopt(await _open_transport(endpoint, shard, connect_timeout_s))
+        except BaseException:
+            connection.close("not opened")
+            raise
         return connection
 
     # -- calls

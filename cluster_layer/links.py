@@ -64,6 +64,7 @@ class LinkSettings:
     prefix: str
     timeout_s: float
     connect_timeout_s: float
+    of_layer: bool = True  # False: of whoever runs the cluster, who may touch no layer's counters
 
 
 class Link:
@@ -394,7 +395,8 @@ class Link:
     async def _beat(self, connection: Connection) -> None:
         """Keep alive what must not begin anew, compare epochs, report."""
         keys, cluster = self.keys, self.keys.cluster
-        kept = (keys.seq, keys.entries, cluster.epoch, cluster.topology)
+        counters = (keys.seq, keys.entries) if self.settings.of_layer else ()
+        kept = (*counters, cluster.epoch, cluster.topology)
         expiries = [("PEXPIRE", key, COUNTER_TTL_MS) for key in kept]
         report = [self._presence.command(keys)] if self._presence is not None else []
         served, *_ = await connection.execute(("GET", cluster.epoch), *expiries, *report)
