@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from chaos.environments.base import PREFIX, EnvironmentFailed, Need, Plan
 from chaos.environments.processes import WorkerProcess
 from chaos.environments.shards import OwnShard, Shard
 from chaos.environments.zookeeper import ZooKeeperCluster
 from chaos.history import Audit
+
+
+CLUSTER_PREFIX: Final = "cluster-layer"  # of what all layers of a cluster have in common
 
 
 class Cluster:
@@ -72,7 +75,8 @@ class Cluster:
         return shard
 
     async def audits(self) -> list[Audit]:
-        return [await shard.audit(self.prefix) for shard in self.shards]
+        clusters = () if self.is_shared else (CLUSTER_PREFIX,)
+        return [await shard.audit(self.prefix, *clusters) for shard in self.shards]
 
     async def _set_up(self, opening: AsyncExitStack) -> None:
         """Make everything but the lives of the processes. ClusterError."""

@@ -46,9 +46,9 @@ class Shard:
         finally:
             await console.close()
 
-    async def audit(self, prefix: str) -> Audit:
-        """Count keys of a prefix, those without a TTL, and the items of lists, which are queues."""
-        names = await self._keys(f"{prefix}:*")
+    async def audit(self, *prefixes: str) -> Audit:
+        """Count keys of prefixes, those without a TTL, and the items of lists, which are queues."""
+        names = [name for prefix in prefixes for name in await self._keys(f"{prefix}:*")]
         lives = [await self.ask("PTTL", name) for name in names]
         lists = [name for name in names if await self.ask("TYPE", name) == b"list"]
         lengths = [await self.ask("LLEN", name) for name in lists]
