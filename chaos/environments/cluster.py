@@ -14,7 +14,6 @@ from chaos.environments.shards import OwnShard, Shard
 from chaos.environments.zookeeper import ZooKeeperCluster
 from chaos.history import Audit
 
-
 CLUSTER_PREFIX: Final = "cluster-layer"  # of what all layers of a cluster have in common
 
 
