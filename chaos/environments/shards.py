@@ -121,14 +121,17 @@ class OwnShard(Shard):
             await self.attach(self._make({}))
 
     async def attach(self, replica: Server) -> None:
-        """Start a replica, and return when it has the primary's data."""
+        """Start a replica, and return when it has the primary's data. CommandFailed."""
         await asyncio.to_thread(replica.start)
         self.replica = replica
         self.replication = TcpProxy(self.server.host, self.server.port)
         await self.ask("REPLICAOF", "127.0.0.1", str(self.replication.port), server=replica)
-        async with asyncio.timeout(_REPLICATED_WITHIN_S):
-            while not await self._has_data(replica):
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(_REPLICATED_WITHIN_S):
+                while not await self._has_data(replica):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise CommandFailed(f"{self.id}'s replica does not get its data") from None
 
     async def promote(self) -> None:
         """The replica becomes the primary; the old one is killed and comes back as a replica."""
