@@ -175,7 +175,7 @@ def needs_zookeeper() -> None:
 
 @mutant
 def never_settles() -> None:
-    async def settled(_self: Link, _fence: float) -> None:
+    async def settled(_self: Link, *_arguments: Any) -> None:
         await asyncio.sleep(3600)
 
     swap(Link, "settled", settled)
