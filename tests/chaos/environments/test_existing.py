@@ -62,4 +62,4 @@ def test_a_topology_must_be_there(tmp_path: Path) -> None:
     missing = (tmp_path / "missing.json").as_uri()
     result = CliRunner().invoke(main, ["run", "direct/calm", *COMMON, "--topology", missing])
     assert result.exit_code == 3
-    assert "topology init" in result.output
+    assert "init" in result.output
