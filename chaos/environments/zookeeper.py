@@ -80,6 +80,10 @@ class ZooKeeperCluster:
         """All that are alive, by any server that can tell."""
         return frozenset().union(*(one.sessions() for one in self.servers if one.running))
 
+    def connected(self) -> frozenset[str]:
+        """The sessions of those who are connected to any server now."""
+        return frozenset().union(*(one.connected() for one in self.servers))
+
     def elsewhere(self) -> ZooKeeperServer:
         """A server by itself that holds what is the topology now; made at the first call."""
         if self._elsewhere is None:

@@ -25,6 +25,7 @@ JAR: Final = Path("/usr/share/java/zookeeper.jar")
 _START_TIMEOUT_S = 60.0
 _PORT_ATTEMPTS = 5
 _SESSION = re.compile(r"^\t(0x[0-9a-f]+)\s*$", re.MULTILINE)
+_CONNECTED = re.compile(r"\bsid=(0x[0-9a-f]+),lop=(?!NA)")  # with an answered operation
 
 
 class ZooKeeperServer:
@@ -124,6 +125,15 @@ class ZooKeeperServer:
         """Those that it knows of; a follower knows none."""
         return frozenset(_SESSION.findall(_ask(self.port, b"dump")))
 
+    @property
+    def serving(self) -> bool:
+        """Whether it answers requests now; a member of an ensemble needs most of the others."""
+        return "Mode:" in _ask(self.port, b"srvr")
+
+    def connected(self) -> frozenset[str]:
+        """The sessions of those who are connected to this very server."""
+        return frozenset(_CONNECTED.findall(_ask(self.port, b"cons")))
+
     def close(self) -> None:
         self.kill()
         self._remove_directory()
@@ -169,7 +179,7 @@ class ZooKeeperServer:
             "minSessionTimeout=400",
             "maxSessionTimeout=60000",
             "admin.enableServer=false",
-            "4lw.commands.whitelist=conf,srvr,dump",
+            "4lw.commands.whitelist=conf,cons,dump,srvr",
             *self._extra_config,
         ]
         return "\n".join(lines) + "\n"
