@@ -22,9 +22,10 @@ from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.inspection import status_of
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, LinkSettings
+from cluster_layer.links import Link
 from cluster_layer.presence import Presence
 from cluster_layer.routing import endpoint_of
+from cluster_layer.running import LinkSettings
 from cluster_layer.topologies import Topologies
 from topology.errors import ClusterError
 from topology.hashing import slot_of

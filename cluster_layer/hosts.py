@@ -11,11 +11,12 @@ from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher
 from cluster_layer.errors import ConfigError
-from cluster_layer.links import Links, LinkSettings
+from cluster_layer.links import Links
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
 from cluster_layer.node import Node, NodeState
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
+from cluster_layer.running import LinkSettings
 from cluster_layer.topologies import Topologies, fixed_topologies
 from cluster_layer.unconfirmed import Poster
 from cluster_layer.writer import Writer

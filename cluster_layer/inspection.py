@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from cluster_layer.batching import Command
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.keys import ClusterKeys, parse_info
+from cluster_layer.session import CommandRefused
 from topology.ports import ShardStatus
 
 #: The commands of a layer, with arguments that change nothing that matters; `{key}` is ours.

@@ -15,10 +15,12 @@ from typing import Protocol
 from cluster_layer import scripts
 from cluster_layer.batching import Command
 from cluster_layer.buffers import Loss, Mailbox, Parcel
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.keys import Keys
-from cluster_layer.links import HEARTBEAT_S, Link, Links
+from cluster_layer.links import Link, Links
 from cluster_layer.reader import Reader
+from cluster_layer.running import HEARTBEAT_S
+from cluster_layer.session import CommandRefused
 
 BLOCK_S = 1  # how long the shard keeps a read waiting; also how soon a dead link is noticed
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Hashable, Mapping
+from time import monotonic
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -119,7 +120,7 @@ async def settled(past: Past, timeout_s: float) -> Trail:
                 await (waiting if runs_here(past.loop) else run_on(past.loop, waiting))
         except TimeoutError:
             pass
-    return past.trail(asyncio.get_running_loop().time())
+    return past.trail(monotonic())
 
 
 _NOTHING: Final = Trail()

@@ -72,7 +72,11 @@ THIRD_PARTY = {
     "click": ("cluster_layer.cli.*", "chaos.cli"),
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
-    "hiredis": ("cluster_layer.batching", "cluster_layer.connection"),
+    "hiredis": (
+        "cluster_layer.batching",
+        "cluster_layer.connection",
+        "cluster_layer.session",
+    ),
     "kazoo": (
         "topology.stores.zookeeper",
         "topology.stores.zookeeper_session",
