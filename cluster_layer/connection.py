@@ -1,6 +1,6 @@
 """One auto-pipelined connection to one shard.
 
-redis-py opens it (URL, TLS, ACL user, unix socket, Sentinel); from then on the transport is ours:
+From its opening on (`opening.py`) the transport is ours:
 all commands of one loop tick share one write, replies are matched in order, nothing is ever sent
 again, and a reply that is overdue breaks the connection, because behind it every later reply would
 be late as well.
@@ -9,16 +9,16 @@ be late as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import hiredis
-from redis.exceptions import RedisError
 
 from cluster_layer.batching import Batch, Command, Waiter
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
-from cluster_layer.session import NothingListens, Session
+from cluster_layer.opening import open_transport
+from cluster_layer.session import Session
 
 if TYPE_CHECKING:
     from cluster_layer.endpoints import Endpoint
@@ -29,13 +29,6 @@ HIGH_WATER_BYTES = 1 << 20  # above this much in the socket's buffer, commands s
 CHECK_S = 0.1  # how late an overdue reply may be noticed
 
 _NOTHING = object()
-
-
-class _Detached:
-    """Stands in for the transport in redis-py's stream writer once the transport is ours."""
-
-    def is_closing(self) -> bool:
-        return True
 
 
 class Caller(Waiter, Protocol):
@@ -52,7 +45,6 @@ class Connection(asyncio.Protocol, Session):
 
     def __init__(self, shard: str, timeout_s: float) -> None:
         Session.__init__(self, shard, timeout_s)
-        self.on_lost: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = Batch()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -69,7 +61,7 @@ class Connection(asyncio.Protocol, Session):
         """Connect and learn the incarnation. ShardUnavailable: it can't be used now."""
         connection = cls(shard, timeout_s)
         try:
-            connection._adopt(await _open_transport(endpoint, shard, connect_timeout_s))
+            connection._adopt(await open_transport(endpoint, shard, connect_timeout_s))
             await connection.identify()
         except DeliveryUnknown as error:
             raise ShardUnavailable(shard, error.reason) from error
@@ -207,36 +199,3 @@ def _fail(
     for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error(shard, reason))
-
-
-def _was_refused(error: BaseException | None) -> bool:
-    """Whether the host said that nothing listens there; redis-py wraps the system's error."""
-    while error is not None:
-        if isinstance(error, ConnectionRefusedError):
-            return True
-        error = error.__context__
-    return False
-
-
-async def _open_transport(
-    endpoint: Endpoint, shard: str, connect_timeout_s: float
-) -> asyncio.Transport:
-    raw: Any = endpoint.new_connection(connect_timeout_s)
-    try:
-        async with asyncio.timeout(connect_timeout_s):
-            await raw.connect()
-    except (RedisError, OSError, TimeoutError) as error:
-        await raw.disconnect(nowait=True)
-        reason = str(error) or f"no connection within {connect_timeout_s:g} s"
-        kind = NothingListens if _was_refused(error) else ShardUnavailable
-        raise kind(shard, reason) from None
-    except BaseException:
-        await raw.disconnect(nowait=True)
-        raise
-    # redis-py has no public way to hand a connection over; these names are the same in 5.0 to 8.1,
-    # which the tests run against. Both objects close the transport when they are collected.
-    writer = raw._writer  # noqa: SLF001
-    transport = cast(asyncio.Transport, writer.transport)
-    writer._transport = _Detached()  # noqa: SLF001
-    raw._reader = raw._writer = None  # noqa: SLF001
-    return transport

@@ -199,6 +199,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         that were popped from a normal channel go back to it. Whoever waits in receive() gets
         LayerClosed.
         """
+        self._checked_process_id()  # what the parent of a fork has opened is not ours to close
         await self._hosts.close()
 
     # -- beyond it

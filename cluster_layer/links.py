@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
@@ -291,7 +291,7 @@ class Links(Homes[Link]):
     def routes(self) -> Routes:
         return self._routes
 
-    async def together(self, works: Sequence[Awaitable[None]]) -> None:
+    async def together(self, works: Sequence[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*works)
 
     def follow(self) -> None:

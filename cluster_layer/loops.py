@@ -43,6 +43,21 @@ class BackgroundLoop:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(_START_S)
 
+    def wait_for(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Run work on the loop and return its result, in a thread that runs no loop.
+
+        TimeoutError: it was not done in time; it has been cancelled.
+        """
+        if self._thread is threading.current_thread():
+            work.close()
+            raise RuntimeError("the layer's own thread can't wait for itself")
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result(timeout_s)
+        except BaseException:
+            future.cancel()
+            raise
+
 
 _forks = 0
 _background: BackgroundLoop | None = None

@@ -8,7 +8,7 @@ blocking one (`blocking.py`) they never suspend and run to their end in the call
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -280,7 +280,7 @@ class Homes(ABC, Generic[R]):
         """The runner of a shard. Redirected: the topology has none of that id that is not down."""
 
     @abstractmethod
-    async def together(self, works: Sequence[Awaitable[None]]) -> None:
+    async def together(self, works: Sequence[Coroutine[Any, Any, None]]) -> None:
         """Have all of these done; in what order, if any, is open."""
 
     async def run_at_home(self, name: str, script: Script, build: Build) -> tuple[str, Any]:

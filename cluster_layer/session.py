@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -31,6 +31,7 @@ class Session(ABC):
         self.incarnation = ""
         self.client_id = 0
         self.lost: str | None = None  # the reason, once it is
+        self.on_lost: Callable[[], None] | None = None
         self._clock_offset_ms = 0.0
         self._life = b""
 

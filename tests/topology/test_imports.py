@@ -74,6 +74,7 @@ THIRD_PARTY = {
     "django": ("cluster_layer.*",),
     "hiredis": (
         "cluster_layer.batching",
+        "cluster_layer.blocking",
         "cluster_layer.connection",
         "cluster_layer.session",
     ),
@@ -91,7 +92,7 @@ THIRD_PARTY = {
     ),
     "prometheus_client": ("cluster_layer.metrics.*",),
     "redis": (
-        "cluster_layer.connection",
+        "cluster_layer.opening",
         "cluster_layer.endpoints",
         "cluster_layer.sentinel",
         "chaos.environments.existing",
