@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-READ_BYTES: Final = 65_536
+READ_BYTES: Final = 16_384
 
 _NOTHING: Final = object()
 
