@@ -8,7 +8,7 @@ message that goes to ten thousand mailboxes is one object.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -38,6 +38,10 @@ class Parcel:
     """
 
     __slots__ = ("body", "context", "deadline", "origin")
+
+    #: Whether it may wait less long than others do: if it expires, that says nothing about whether
+    #: somebody reads the channel.
+    brief = False
 
     def __init__(
         self, body: bytes, context: bytes, deadline: float, origin: bytes | None = None
@@ -79,6 +83,20 @@ class SharedParcel(Parcel):
         else:
             self._plain = plain
         return message
+
+
+class BriefParcel(Parcel):
+    """A parcel whose sender has given it less time than the CONFIG does."""
+
+    __slots__ = ()
+    brief = True
+
+
+class BriefSharedParcel(SharedParcel):
+    """The same, for many mailboxes."""
+
+    __slots__ = ()
+    brief = True
 
 
 class Waiter(Protocol):
@@ -173,6 +191,10 @@ class Audience:
     def __init__(self, boxes: tuple[Mailbox, ...]) -> None:
         self.boxes = boxes
         self.has_room_until = 0  # the last addition, by `Mailboxes.additions`, that surely fits
+
+    def without(self, names: Collection[str]) -> Audience:
+        """The others."""
+        return Audience(tuple(box for box in self.boxes if box.name not in names))
 
 
 class Mailboxes:
@@ -328,17 +350,19 @@ class Mailboxes:
         self._boxes.pop(box.name, None)
 
     def expire(self, now: float) -> list[Mailbox]:
-        """Drop what has expired unread; the mailboxes in which something had."""
+        """Drop what has expired unread; the mailboxes in which something had its full time."""
         found = []
         for box in self._boxes.values():
             parcels = box.parcels
             if parcels and parcels[0].deadline <= now:
-                found.append(box)
                 gone = 0
+                brief = True
                 while parcels and parcels[0].deadline <= now:
-                    parcels.popleft()
+                    brief = parcels.popleft().brief and brief
                     gone += 1
                 self._gone(box, gone, expired=gone)
+                if not brief:
+                    found.append(box)
         return found
 
     def _gone(self, box: Mailbox, count: int, expired: int = 0) -> None:

@@ -38,6 +38,7 @@ HEARTBEAT_S = 1.0
 COUNTER_TTL_MS = 30 * 86_400_000
 INTERRUPT_AGAIN_S = 0.01
 RETIRE_CHECK_S = 0.02
+TOLD_WITHIN_S = 0.002
 FAREWELL_S = 0.5  # how long the end of a link may be delayed for it
 # Every redirection follows a newer topology: more of them within one call is a defect somewhere.
 MAX_REDIRECTIONS = 16
@@ -272,6 +273,8 @@ class Link:
     async def _catch_up(self, epoch: int) -> None:
         """Get the newer topology that this shard serves. ShardUnavailable: it can't be had."""
         if self._topologies.routes.epoch > epoch:
+            # Another thread has brought it, and tells this loop in a moment.
+            await asyncio.sleep(TOLD_WITHIN_S)
             return
         try:
             await self.align()

@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
+from cluster_layer import answers
 from cluster_layer.arrivals import Arrivals
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, SharedMailbox, wake_one
+from cluster_layer.census import answer
 from cluster_layer.config import Config
 from cluster_layer.controls import Control, LogEntry, number
 from cluster_layer.counters import Counters
@@ -38,7 +40,6 @@ logger = logging.getLogger("cluster_layer")
 SWEEP_S = 1.0
 SETTLE_AGAIN_S = (0.1, 1.0)  # first and longest pause while an epoch's duties can't be fulfilled
 LEARN_WITHIN_S = 0.05
-FLUSH_REPLY_MS = 60_000
 
 
 class NodeClosed(Exception):
@@ -379,14 +380,26 @@ class Node:
 
     # -- what arrivals need: Recipient
 
-    def fan_out(self, shard: str, group: str, position: int, body: bytes, deadline: float) -> None:
-        self.groups.fan_out(shard, group, position, body, deadline)
+    def fan_out(
+        self,
+        shard: str,
+        group: str,
+        position: int,
+        body: bytes,
+        deadline: float,
+        exclude: frozenset[str],
+        brief: bool,
+    ) -> None:
+        self.groups.fan_out(shard, group, position, body, deadline, exclude, brief)
 
     def obey(self, control: Control) -> bool:
         """Do what a control says; False: it says nothing that is known."""
         op, group, channel = control.op, control.group, control.channel
         if op == "flush":
             self._spawn(self._flush(control.lane.shard, control.fields.get("token", "")))
+        elif op == "who":
+            served = self.groups.served(control.lane.shard, group, control.position)
+            self._spawn(answer(self._links, self.process_id, control, served))
         elif op == "join" and channel is not None:
             box = self.mailboxes.open(channel)
             self._spawn(self.groups.accept(group, box, self._membership_end()))
@@ -494,10 +507,7 @@ class Node:
             self.mailboxes.clear()
             self.groups.clear(shard)
             connection = await link.ready()
-            key = link.keys.reply(token)
-            await connection.execute(
-                ("RPUSH", key, self.state.process_id), ("PEXPIRE", key, FLUSH_REPLY_MS)
-            )
+            await answers.give(connection, link.keys.reply(token), self.state.process_id)
         except ClusterError as error:
             logger.info("shard %s: a flush could not be confirmed: %s", shard, error)
 

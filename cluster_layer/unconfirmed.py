@@ -27,6 +27,7 @@ from cluster_layer.gaps import Gap, OnGap
 from cluster_layer.links import Links, Redirected
 from cluster_layer.names import inbox_name
 from cluster_layer.order import Lane, Trail
+from cluster_layer.terms import USUAL, Terms
 from cluster_layer.trails import Past, PastCell, Unanswered, settled
 from cluster_layer.writer import TrailCell, Writer
 from cluster_layer.writes import Publish, Write
@@ -85,27 +86,33 @@ class Poster:
 
     # -- writing
 
-    def send(self, channel: str, body: bytes, past: Past) -> Past | None:
+    def send(self, channel: str, body: bytes, past: Past, terms: Terms = USUAL) -> Past | None:
         """Queue a message for a channel; the task's past after it. None: not without waiting."""
         trail = self._trail_of(past)
         if trail is None or trail.uncertain:
             return None
-        return self._queue(self._writer.message(channel, body, trail), past, trail)
+        return self._queue(self._writer.message(channel, body, trail, terms), past, trail)
 
-    def group_send(self, group: str, body: bytes, past: Past) -> Past | None:
+    def group_send(self, group: str, body: bytes, past: Past, terms: Terms = USUAL) -> Past | None:
         """Queue a message for a group; the task's past after it. None: not without waiting."""
         trail = self._trail_of(past)
         if trail is None or trail.uncertain:
             return None
-        return self._queue(self._writer.publication(group, body, trail), past, trail)
+        return self._queue(self._writer.publication(group, body, trail, terms), past, trail)
 
-    async def send_in_turn(self, channel: str, body: bytes, cell: PastCell) -> None:
+    async def send_in_turn(
+        self, channel: str, body: bytes, cell: PastCell, terms: Terms = USUAL
+    ) -> None:
         """Queue a message for a channel as soon as that can be."""
-        await self._in_turn(channel, cell, lambda trail: self._writer.message(channel, body, trail))
+        write = self._writer.message
+        await self._in_turn(channel, cell, lambda trail: write(channel, body, trail, terms))
 
-    async def group_send_in_turn(self, group: str, body: bytes, cell: PastCell) -> None:
+    async def group_send_in_turn(
+        self, group: str, body: bytes, cell: PastCell, terms: Terms = USUAL
+    ) -> None:
         """Queue a message for a group as soon as that can be."""
-        await self._in_turn(group, cell, lambda trail: self._writer.publication(group, body, trail))
+        write = self._writer.publication
+        await self._in_turn(group, cell, lambda trail: write(group, body, trail, terms))
 
     async def all_answered(self) -> None:
         """Return when it is known of every write until now what became of it."""
@@ -279,7 +286,7 @@ class Poster:
             write = posted.write
             again = self._writer.group_send if isinstance(write, Publish) else self._writer.send
             try:
-                await again(write.name, write.body, cell)
+                await again(write.name, write.body, cell, write.terms)
             except ChannelFull as error:
                 self._report(write.name, error, "full")
             except ClusterError as error:  # counted where it happened
@@ -298,7 +305,7 @@ class Poster:
         lane, life, now = unanswered.lane, unanswered.incarnation, self._loop.time()
         cell = TrailCell(unanswered.before.after(lane, life, position, now, unanswered.epoch))
         try:
-            await self._writer.send_to_members(write.members, write.body, cell)
+            await self._writer.send_to_members(write, cell)
         finally:
             unanswered.before = cell.trail
             self._finish(posted, position)
