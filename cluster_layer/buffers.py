@@ -205,6 +205,7 @@ class Mailboxes:
     ) -> None:
         self._capacity_of = capacity_of
         self._lost = lost
+        self.on_full: Callable[[Mailbox], None] | None = None  # told of each message that is lost
         self._boxes: dict[str, Mailbox] = {}
         self.find: Callable[[str], Mailbox | None] = self._boxes.get
         self._shared: dict[str, SharedMailbox] = {}
@@ -244,6 +245,8 @@ class Mailboxes:
         parcels = box.parcels
         if len(parcels) >= box.capacity or self._count >= MAX_MESSAGES:
             self._lost(Loss.FULL, 1)
+            if self.on_full is not None:
+                self.on_full(box)
             return False
         parcels.append(parcel)
         self._count += 1
@@ -284,6 +287,8 @@ class Mailboxes:
             places = box.capacity - len(parcels)
             if places <= 0 or room <= 0:
                 full += 1
+                if self.on_full is not None:
+                    self.on_full(box)
                 continue
             parcels.append(parcel)
             room -= 1

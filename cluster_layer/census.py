@@ -1,10 +1,10 @@
 """Who is in a group: its subscribers are asked, and the shard names the stored members.
 
-A question is published on the group's own channel with a position of its own. Each process answers
-in order with the group's messages, so what is found is exactly whom a message of that position
-would reach: whoever joined before the call is in it, whoever left before it is not. That also holds
-while the group's slot moves, for a question goes where a message would go, and is refused where
-that would be refused. Asking changes nothing, so it may be done again.
+A question is published on the group's own channel. Each process answers in order with the group's
+messages, so what is found is exactly whom the next message would reach: whoever joined before the
+call is in it, whoever left before it is not. That also holds while the group's slot moves, for a
+question goes where a message would go, and is refused where that would be refused. Asking changes
+nothing, so it may be done again.
 """
 
 from __future__ import annotations

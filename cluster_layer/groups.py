@@ -88,6 +88,13 @@ class Groups:
         """The groups that are served at this shard."""
         return self._on[shard].keys()
 
+    def members_on(self, shard: str) -> dict[str, list[Mailbox]]:
+        """Group -> its members, of those that are served at this shard."""
+        return {
+            name: [member.box for member in group.members.values()]
+            for name, group in self._on[shard].items()
+        }
+
     def fan_out(
         self,
         shard: str,

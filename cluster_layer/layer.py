@@ -252,6 +252,19 @@ class ClusterChannelLayer(BaseChannelLayer):
         finally:
             remember(self._scope, cell.trail)
 
+    async def channel_close(self, channel: str) -> None:
+        """End a process-specific channel of this process: its memberships, and what waits for it.
+
+        ShardUnavailable, DeliveryUnknown: it has ended all the same, but another process may have
+        stored it as a member of a group as well, and senders go on with that for `group_expiry`.
+        Who still waits in receive() on it goes on waiting.
+        """
+        require_channel_name(channel)
+        self._require_ours(channel)
+        await self._all_answered()
+        node = await self._node()
+        await _on(node, node.close_channel(channel))
+
     async def group_channels(self, group: str, *, timeout: float | None = None) -> frozenset[str]:
         """The names of a group's members: those whom a message would reach that is sent now.
 

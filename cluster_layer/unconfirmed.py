@@ -23,7 +23,8 @@ from typing import Any, Final
 from cluster_layer.connection import CommandRefused, Connection
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
-from cluster_layer.gaps import Gap, OnGap
+from cluster_layer.gap_watch import tell
+from cluster_layer.gaps import OnGap, unconfirmed
 from cluster_layer.links import Links, Redirected
 from cluster_layer.names import inbox_name
 from cluster_layer.order import Lane, Trail
@@ -333,12 +334,7 @@ class Poster:
 
     def _report(self, name: str, error: ClusterError, kind: str) -> None:
         self._counters.unconfirmed[kind] += 1
-        if self._on_gap is None:
-            return
-        try:
-            self._on_gap(Gap(name, error))
-        except Exception:
-            logger.exception("CONFIG on_gap failed")
+        tell(self._on_gap, unconfirmed(name, error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

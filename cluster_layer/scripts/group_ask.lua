@@ -5,10 +5,10 @@
 -- ARGV[3]  pub/sub channel of the group
 -- ARGV[4]  control envelope 'who'
 -- Reply    {subscribers, member, member, ...}: how many will answer, and the stored members.
--- It has a position of its own, as a message has: so the answers and the stored members together
--- are exactly those whom a message of this position would reach.
-local position = redis.call('INCR', KEYS[3])
-redis.call('PEXPIRE', KEYS[3], 2592000000)
+-- It bears the position of what was published last, and is no publication itself: whoever misses a
+-- question has missed nothing. The answers and the stored members together are exactly those whom
+-- the next message would reach.
+local position = redis.call('GET', KEYS[3]) or '0'
 local reply = {0}
 local members = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 for i = 1, #members, 2 do
