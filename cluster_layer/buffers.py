@@ -29,6 +29,7 @@ class Loss(StrEnum):
     ORDER = "order"
     UNAVAILABLE = "unavailable"
     ABANDONED = "abandoned"
+    DROPPED = "dropped"
 
 
 class Parcel:

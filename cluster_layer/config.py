@@ -80,6 +80,7 @@ class Config:
     confirm: bool
     on_gap: OnGap | None = field(compare=False)
     gap_message: str | None
+    drop_rate: float
     capacity_of: Callable[[str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -201,6 +202,14 @@ def _hook(key: str, value: object) -> OnGap | None:
     raise _refused(key, value, allowed)
 
 
+def _rate(key: str, value: object) -> float:
+    if _is_number(value) and 0 <= value < 1:
+        return value
+    raise _refused(
+        key, value, "a number from 0 (the default) to less than 1 is: the share that is dropped"
+    )
+
+
 def _message_type(key: str, value: object) -> str | None:
     """Channels makes the name of a consumer's method of it."""
     if value is None or (isinstance(value, str) and _IS_TYPE(value)):
@@ -239,6 +248,7 @@ _SCALARS: Final[tuple[tuple[str, Any, Callable[[str, object], Any]], ...]] = (
     ("confirm", True, _flag),
     ("on_gap", None, _hook),
     ("gap_message", None, _message_type),
+    ("drop_rate", 0.0, _rate),
     ("random_prefix_length", 12, _any_int),
     ("serializer_format", "msgpack", _serializer_format),
 )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from channels.layers import BaseChannelLayer
 
-from cluster_layer import errors
+from cluster_layer import errors, lossy
 from cluster_layer.buffers import Loss, Parcel
 from cluster_layer.census import Questioner
 from cluster_layer.config import Config
@@ -61,6 +61,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         self._cipher = cipher_of(self.config.symmetric_encryption_keys)
         self._decipher = None if self._cipher is None else self._cipher.open
         self._scope = self.config.scope
+        lossy.warn(self.config)
         self._begin()
 
     def _begin(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster_layer import answers
 from cluster_layer.arrivals import Arrivals
-from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, SharedMailbox, wake_one
+from cluster_layer.buffers import Loss, Mailbox, Parcel, SharedMailbox, wake_one
 from cluster_layer.census import answer
 from cluster_layer.config import Config
 from cluster_layer.controls import Control, LogEntry, number
@@ -25,6 +25,7 @@ from cluster_layer.groups import Groups
 from cluster_layer.inbox import Cursors, Entry, InboxReader
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, Links
+from cluster_layer.lossy import mailboxes_of
 from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.order import GROUP, INBOX, Lane
 from cluster_layer.presence import Presence
@@ -54,7 +55,7 @@ class NodeState:
         self.process_id = process_id
         self.inboxes: set[str] = set()
         self.cursors = Cursors()
-        self.mailboxes = Mailboxes(config.capacity_of, counters.lose)
+        self.mailboxes = mailboxes_of(config, counters.lose)
         self.gaps = GapWatch(self.mailboxes, config.on_gap, config.gap_message)
         self.positions: dict[tuple[str, str], int] = {}
 
