@@ -40,6 +40,7 @@ logger = logging.getLogger("cluster_layer")
 
 INTERRUPT_AGAIN_S = 0.01
 RETIRE_CHECK_S = 0.02
+TOLD_WITHIN_S = 0.002
 FAREWELL_S = 0.5  # how long the end of a link may be delayed for it
 
 
@@ -180,6 +181,9 @@ class Link(Runner[Connection]):
         await self.close()
 
     # -- internals
+
+    async def _told_elsewhere(self) -> None:
+        await asyncio.sleep(TOLD_WITHIN_S)
 
     async def _keep(self) -> None:
         pause_s = 0.0

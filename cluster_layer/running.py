@@ -194,6 +194,7 @@ class Runner(ABC, Generic[S]):
     async def _catch_up(self, epoch: int) -> None:
         """Get the newer topology that this shard serves. ShardUnavailable: it can't be had."""
         if self._topologies.routes.epoch > epoch:
+            await self._told_elsewhere()
             return
         try:
             await self.align()
@@ -203,6 +204,9 @@ class Runner(ABC, Generic[S]):
             raise ShardUnavailable(
                 self.shard, "it serves a newer topology than ours and keeps no usable copy of it"
             )
+
+    async def _told_elsewhere(self) -> None:
+        """Let whoever goes by older routes hear of those that another thread has brought."""
 
     async def _align(self, connection: S, keys: Keys) -> int:
         ours = self._topologies.topology

@@ -181,6 +181,10 @@ class _Verbs:
         numbers = range(first, first + count)
         return [await outcome_of(self._layer.group_send(group, numbered(n))) for n in numbers]
 
+    async def names(self, question: str, group: str) -> list[str]:
+        """The answer of the layer to a question whose answer is a set."""
+        return sorted(await getattr(self._layer, question)(group))
+
     async def join(self, group: str) -> str:
         """A new channel of this worker that is a member of the group."""
         channel: str = await self._layer.new_channel()
