@@ -104,6 +104,7 @@ class Node:
         self._settling: asyncio.Task[None] | None = None
         self._routes: Routes | None = None  # by which this node serves
         self.follow()
+        self._links.report()  # from now on it has duties, which come before its first join
         self._sweeper = self._spawn(self._sweep_forever())
 
     @property

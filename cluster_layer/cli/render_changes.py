@@ -120,6 +120,11 @@ def _counts(plan: Plan, topology: Topology) -> tuple[Counter[str], Counter[str]]
 
 def progress_line(progress: Progress) -> str:
     """One look in one line."""
+    return "; ".join([progress_state(progress), *reasons_to_wait(progress)])
+
+
+def progress_state(progress: Progress) -> str:
+    """How far it is, without what it waits for."""
     change = progress.change
     if change is None:
         parts = [f"epoch {progress.epoch}: no change is under way"]
@@ -130,7 +135,7 @@ def progress_line(progress: Progress) -> str:
             parts.append(f"paused ({change.paused})")
     if progress.waits:
         waited = f", {progress.waited_s:.0f} s so far" if progress.waited_s else ""
-        parts += [f"{progress.doing.value}{waited}", *reasons_to_wait(progress)]
+        parts.append(f"{progress.doing.value}{waited}")
     return "; ".join(parts)
 
 

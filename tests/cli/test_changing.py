@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from cluster_layer.embedded import RedisServer, start_shards
 from tests.support.command_line import CommandLine, Line
 from tests.support.layers import unique_prefix
 from tests.support.stored import stored
-from tests.support.workers import Worker
+from tests.support.workers import Worker, member
 from tests.support.zookeeper import ZooKeeperServer
 from topology.history import Holder
 from topology.model import Operator, ShardState
@@ -51,16 +51,9 @@ async def cli(store: str, named: list[str]) -> CommandLine:
     return made
 
 
-@asynccontextmanager
-async def receiving_worker(store: str) -> AsyncIterator[Worker]:
+def member_of(store: str) -> AbstractAsyncContextManager[Worker]:
     """Another process that takes part."""
-    config = {"topology": store, "prefix": unique_prefix()}
-    async with Worker(config) as worker:
-        try:
-            await worker.call("join", "group")
-            yield worker
-        finally:
-            worker.go_on()
+    return member({"topology": store, "prefix": unique_prefix()})
 
 
 def is_held(line: Line) -> bool:
@@ -215,7 +208,7 @@ async def test_a_stopped_process_is_named_and_the_operator_decides(
     cli: CommandLine, store: str, named: list[str]
 ) -> None:
     """It holds the change up; others see it, throttle and pause; `--without` goes on."""
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--step", "512", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
@@ -245,7 +238,7 @@ async def test_ctrl_c_leaves_a_change_that_can_be_resumed(
     cli: CommandLine, store: str, named: list[str], number: signal.Signals
 ) -> None:
     """It says so and lets go of the lock at once."""
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
@@ -265,7 +258,7 @@ async def test_an_abort_while_somebody_drives(
 ) -> None:
     """Who drives undoes the round; who asked for it sees it end."""
     before = stored(store)
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
@@ -286,7 +279,7 @@ async def test_who_is_robbed_of_the_lock_stops(
     cli: CommandLine, store: str, named: list[str]
 ) -> None:
     """Another operator steals it and drives the change to its end."""
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
