@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import click
 
@@ -97,13 +98,27 @@ def abort(store: StoreOptions, how: How) -> None:
 @click.command("verify")
 @options.store_options
 @click.option("--clean", is_flag=True, help="Delete forgotten memberships on former homes.")
+@click.option(
+    "--within",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Look again for so long: processes need a moment after a change.",
+)
 @options.as_json
-def verify(store: StoreOptions, clean: bool, as_json: bool) -> None:
+def verify(store: StoreOptions, clean: bool, within: float, as_json: bool) -> None:
     """See whether every shard and process is on the epoch, and nothing is left on old homes."""
 
     async def look_at_all() -> None:
         async with open_session(store) as session:
-            found = await verify_topology(session.topology, session.cluster, clean=clean)
+            deadline = time.monotonic() + within
+            while True:
+                topology = await session.decisions.read()
+                found = await verify_topology(topology, session.cluster, clean=clean)
+                if found.valid or time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(LOOK_EVERY_S)
             if as_json:
                 click.echo(json.dumps(render_changes.verification_json(found), indent=2))
             else:

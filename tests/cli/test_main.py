@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cluster_layer.cli.main import main
+from tests.support.stored import stored
 from tests.support.zookeeper import ZooKeeperServer
-from topology import SLOTS, Topology
+from topology import SLOTS
 from topology.planning import initial_topology
-from topology.stores import open_store
 
 SHARDS = ("redis://h1:6379", "redis://h2:6379", "redis://h3:6379")
 
@@ -23,16 +23,6 @@ def store(tmp_path: Path) -> str:
 
 def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(main, arguments, env=environment)
-
-
-def stored(url: str) -> Topology:
-    store = open_store(url)
-    try:
-        topology = store.read()
-    finally:
-        store.close()
-    assert topology is not None
-    return topology
 
 
 def test_version() -> None:

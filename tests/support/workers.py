@@ -87,6 +87,21 @@ class Worker:
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         return await answer
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self) -> None:
+        """SIGSTOP: it is there, and does nothing until `go_on()`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
