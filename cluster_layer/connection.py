@@ -26,6 +26,7 @@ MAX_PENDING = 100_000  # commands; more than this would not be answered within a
 WRITE_AT = 128  # posted commands that do not wait for the end of the tick
 HIGH_WATER_BYTES = 1 << 20  # above this much in the socket's buffer, commands stay unsent
 CHECK_S = 0.1  # how late an overdue reply may be noticed
+LOOK_S = 0.005  # for the loop to look at its sockets
 
 _NOTHING = object()
 
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._clock_offset_ms = 0.0
         self._life = b""
+        self._received = 0  # reads that brought something
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -217,6 +219,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
+        self._received += 1
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _NOTHING:
@@ -274,9 +277,17 @@ class Connection(asyncio.Protocol):
 
     def _check(self) -> None:
         if self._overdue(self._loop.time()):
-            self.close(f"no answer within {self.timeout_s:g} s")
+            # A process that was stopped is woken with its timers first: the answer may be here.
+            self._checker = self._loop.call_later(LOOK_S, self._judge, self._received)
         else:
             self._checker = self._loop.call_later(CHECK_S, self._check)
+
+    def _judge(self, received: int) -> None:
+        """An answer was overdue when so many reads had brought something."""
+        if self._received == received and self._overdue(self._loop.time()):
+            self.close(f"no answer within {self.timeout_s:g} s")
+        else:
+            self._check()
 
 
 def _fail(

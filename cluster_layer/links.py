@@ -154,6 +154,7 @@ class Link:
                 counters.refused += 1
                 raise
             fence = self._loop.time() + self.settings.timeout_s
+            life = self.keys.incarnation
             command = self._command(connection, script, epoch, build)
             try:
                 reply = await connection.call((command,))
@@ -162,7 +163,7 @@ class Link:
                 raise
             except DeliveryUnknown:
                 counters.unknown += 1
-                await self.settled(fence)
+                await self.settled(fence, life)
                 raise
             refusal = connection.refusal(reply)
             if refusal is None:
@@ -205,13 +206,19 @@ class Link:
         connection.post((self._command(connection, script, epoch, build),), waiter, fence)
         return fence
 
-    async def settled(self, fence: float) -> None:
+    async def settled(self, fence: float, life: str) -> None:
         """Return when a command that was not answered can't be executed any more.
 
         That is so when its fence has passed (loop time), when the shard's process is gone, or when
-        the shard has answered on a new connection: by then it has read the old one to its end.
+        the shard has answered on a new connection in the same life: by then it has read the old one
+        to its end. From another life, nobody learns what has become of the last one.
         """
-        while (left_s := fence - self._loop.time()) > 0 and self.connection is None:
+        while (left_s := fence - self._loop.time()) > 0:
+            if self.connection is not None:
+                if self.keys.incarnation == life:
+                    return
+                await self.connection.stays(left_s)
+                continue
             try:
                 async with asyncio.timeout(left_s):
                     await asyncio.shield(self._attempt)

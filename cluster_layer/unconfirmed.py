@@ -231,7 +231,9 @@ class Poster:
         found: dict[Lane | None, tuple[str, int] | None] = {}
         try:
             with contextlib.suppress(Redirected):
-                await self._links.to(shard).settled(max(posted.fence for posted, _ in doubts))
+                link = self._links.to(shard)
+                fence = max(posted.fence for posted, _ in doubts)
+                await link.settled(fence, link.keys.incarnation)
             for lane in {posted.write.lane for posted, _ in doubts}:
                 if lane is not None:
                     found[lane] = await self._writer.settled_position(lane)
@@ -241,10 +243,9 @@ class Poster:
                 self._report(posted.write.name, error, "unknown")
                 life, position = found.get(posted.write.lane) or ("", None)
                 unanswered = posted.unanswered
-                # What was written to another life of the shard is lost.
-                is_lost = bool(life) and unanswered is not None and life != unanswered.incarnation
-                position = None if is_lost else position
-                self._finish(posted, position, in_doubt=position is None and not is_lost)
+                if unanswered is None or life != unanswered.incarnation:
+                    position = None  # of another life of the shard
+                self._finish(posted, position, in_doubt=position is None)
 
     # -- what the topology has moved
 
