@@ -183,7 +183,7 @@ def _replicas(facts: Facts) -> Iterator[Finding]:
             status.shard,
             f"{count} {'replica' if count == 1 else 'replicas'}: a promotion begins a new life of "
             "the shard, and what waited there is lost; so does the attaching of the first replica",
-            "attach them before it is used; to follow a promotion, CONFIG addresses takes a Sentinel",
+            "attach them before it is used; to follow a promotion, name a Sentinel in CONFIG addresses",
         )
     if facts.reached and not with_replicas:
         yield Finding(Severity.OK, rule, "shards", "no replicas: a lost shard's names move")
