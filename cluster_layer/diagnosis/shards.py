@@ -183,7 +183,7 @@ def _replicas(facts: Facts) -> Iterator[Finding]:
             status.shard,
             f"{count} {'replica' if count == 1 else 'replicas'}: a promotion begins a new life of "
             "the shard, and what waited there is lost; so does the attaching of the first replica",
-            "attach them before it is used; to follow a promotion, name a Sentinel in CONFIG addresses",
+            "attach them before it is used; a Sentinel in CONFIG addresses follows a promotion",
         )
     if facts.reached and not with_replicas:
         yield Finding(Severity.OK, rule, "shards", "no replicas: a lost shard's names move")
@@ -230,7 +230,7 @@ def _connections(facts: Facts) -> Iterator[Finding]:
             yield Finding(Severity.WARNING, rule, status.shard, what, remedy)
     if known and not full:
         most = max(status.connections or 0 for status in known)
-        yield Finding(Severity.OK, rule, "shards", f"{most:,} connections at most")
+        yield Finding(Severity.OK, rule, "shards", f"at most {most:,} connections")
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:
