@@ -9,8 +9,8 @@ import redis
 
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.links import LinkSettings
 from cluster_layer.presence import MAX_REASON, Presence
+from cluster_layer.running import LinkSettings
 from tests.support.parts import links_to
 from tests.support.waiting import eventually_async
 
