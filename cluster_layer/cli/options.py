@@ -37,6 +37,16 @@ class StoreOptions:
         finally:
             store.close()
 
+    @property
+    def kind(self) -> str:
+        """What the topology is kept in: "zookeeper", "file", "memory"."""
+        return self.url.partition("://")[0]
+
+    @property
+    def has_login(self) -> bool:
+        """Whether the store knows who we are."""
+        return "digest" in self.more or "sasl" in self.more
+
     def __str__(self) -> str:
         return str(redacted_url(self.url))
 

@@ -11,9 +11,9 @@ from cluster_layer.administration import open_cluster
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import endpoints_of
-from cluster_layer.links import LinkSettings
 from cluster_layer.presence import MAX_REASON, Presence
 from cluster_layer.routing import fixed_topology
+from cluster_layer.running import LinkSettings
 from tests.support.layers import open_layer
 from tests.support.parts import links_to
 from tests.support.waiting import eventually_async

@@ -43,6 +43,9 @@ PURE = (
     "cluster_layer.order",
     "cluster_layer.controls",
     "cluster_layer.members",
+    "cluster_layer.overview",
+    "cluster_layer.diagnosis",
+    "cluster_layer.diagnosis.*",
     "cluster_layer.cli.wishes",
     "chaos.history",
     "chaos.generators",
@@ -74,7 +77,12 @@ THIRD_PARTY = {
     "click": ("cluster_layer.cli.*", "chaos.cli"),
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
-    "hiredis": ("cluster_layer.batching", "cluster_layer.connection"),
+    "hiredis": (
+        "cluster_layer.batching",
+        "cluster_layer.blocking",
+        "cluster_layer.connection",
+        "cluster_layer.session",
+    ),
     "kazoo": (
         "topology.stores.zookeeper",
         "topology.stores.zookeeper_session",
@@ -89,7 +97,7 @@ THIRD_PARTY = {
     ),
     "prometheus_client": ("cluster_layer.metrics.*",),
     "redis": (
-        "cluster_layer.connection",
+        "cluster_layer.opening",
         "cluster_layer.endpoints",
         "cluster_layer.sentinel",
         "chaos.environments.existing",
