@@ -85,11 +85,18 @@ def show(output: object) -> None:
     if isinstance(output, str):
         click.echo(output)
         return
+    _console().print(output)
+
+
+def width() -> int:
+    """Columns that there are for a table."""
+    return _console().width
+
+
+def _console() -> Console:
     console = Console()
-    if not console.is_terminal:
-        # A file or a pipe has no width: nothing needs to be wrapped.
-        console = Console(width=200)
-    console.print(output)
+    # A file or a pipe has no width: nothing needs to be wrapped.
+    return console if console.is_terminal else Console(width=200)
 
 
 def _read_options(path: Path | None) -> dict[str, object]:
