@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner
 
 from cluster_layer.cli.main import main
@@ -102,8 +104,12 @@ async def test_each_verb_moves_what_it_says(cli: CommandLine, store: str, named:
     assert kinds == ["created", *["begun", "finished"] * 5]
 
 
-async def test_a_dry_run_changes_nothing(cli: CommandLine, store: str, named: list[str]) -> None:
-    """Each verb shows its plan and leaves the store, and the history, as they are."""
+async def test_a_dry_run_changes_nothing(
+    cli: CommandLine, store: str, named: list[str], servers: list[RedisServer]
+) -> None:
+    """Each verb shows its plan and leaves the store, the history and the shards as they are."""
+    fourth: Any = redis.Redis.from_url(servers[3].url, protocol=2)
+    fourth.flushall()
     before, history = stored(store), await cli.run("history")
     for arguments in (
         ("shard", "add", named[3]),
@@ -118,6 +124,8 @@ async def test_a_dry_run_changes_nothing(cli: CommandLine, store: str, named: li
     await cli.run("shard", "mark", "down", "a", "--dry-run", "--force", "answers")
     await cli.run("init", named[3], "--dry-run", code=1)
     assert (stored(store), await cli.run("history")) == (before, history)
+    assert fourth.dbsize() == 0
+    fourth.close()
 
 
 async def test_what_there_is_nothing_to_do_for(cli: CommandLine, store: str) -> None:

@@ -30,6 +30,7 @@ PURE = (
     "topology.ports",
     "topology.progress",
     "topology.prechecks",
+    "topology.verification",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.gaps",
