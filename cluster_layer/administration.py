@@ -21,11 +21,12 @@ from cluster_layer.errors import ShardUnavailable
 from cluster_layer.inspection import status_of
 from cluster_layer.keys import Keys
 from cluster_layer.keyspace import BATCH, MEMBERS, QUEUE, Found, keys_of, leftovers_on
-from cluster_layer.links import Link, LinkSettings
+from cluster_layer.links import Link
 from cluster_layer.permissions import permissions_of
 from cluster_layer.presence import Presence
 from cluster_layer.reports import Sightings, by_process, milliseconds, pairs, sightings_on
 from cluster_layer.routing import endpoint_of
+from cluster_layer.running import LinkSettings
 from cluster_layer.topologies import Topologies
 from topology.errors import ClusterError
 from topology.hashing import slot_of

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cluster_layer.batching import Command
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.keys import ClusterKeys, incarnation_of, parse_info
+from cluster_layer.session import CommandRefused
 from topology.ports import ShardStatus
 
 

@@ -20,7 +20,7 @@ from cluster_layer.envelope import Message, encode_body
 from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, NotOurChannel
 from cluster_layer.flush import flush
 from cluster_layer.hosts import Hosts, Runtime
-from cluster_layer.loops import Handover, forks, run_on, runs_here
+from cluster_layer.loops import Handover, forks, is_for_one_call, run_on, runs_here
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
@@ -31,7 +31,7 @@ from cluster_layer.node import Node, NodeClosed
 from cluster_layer.order import Trail
 from cluster_layer.trails import Past, PastCell, recall, remember, settled
 from cluster_layer.unconfirmed import SETTLING_TIMEOUTS
-from cluster_layer.writer import TrailCell
+from cluster_layer.writer import TrailCell, Writer
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, runtime.writer.send, channel, body)
+            await self._write(runtime, Writer.send, channel, body)
         elif not self._queue(runtime, runtime.poster.send, channel, body):
             await self._queue_in_turn(runtime, runtime.poster.send_in_turn, channel, body)
 
@@ -179,7 +179,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, runtime.writer.group_send, group, body)
+            await self._write(runtime, Writer.group_send, group, body)
         elif not self._queue(runtime, runtime.poster.group_send, group, body):
             await self._queue_in_turn(runtime, runtime.poster.group_send_in_turn, group, body)
 
@@ -199,6 +199,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         that were popped from a normal channel go back to it. Whoever waits in receive() gets
         LayerClosed.
         """
+        self._checked_process_id()  # what the parent of a fork has opened is not ours to close
         await self._hosts.close()
 
     # -- beyond it
@@ -251,14 +252,20 @@ class ClusterChannelLayer(BaseChannelLayer):
     async def _write(
         self,
         runtime: Runtime,
-        write: Callable[[str, bytes, TrailCell], Coroutine[Any, Any, None]],
+        write: Callable[[Writer, str, bytes, TrailCell], Coroutine[Any, Any, None]],
         name: str,
         body: bytes,
     ) -> None:
         past = recall(self._scope)
         cell = TrailCell(past if isinstance(past, Trail) else await self._settled(past))
         try:
-            await _on(runtime, write(name, body, cell))
+            if runs_here(runtime.loop):
+                await write(runtime.writer, name, body, cell)
+            elif is_for_one_call(asyncio.get_running_loop()):
+                with self._hosts.seats().seat(name) as seat:
+                    await write(seat.writer, name, body, cell)
+            else:
+                await run_on(runtime.loop, write(runtime.writer, name, body, cell))
         finally:
             remember(self._scope, cell.trail)
 

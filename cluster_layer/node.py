@@ -100,6 +100,7 @@ class Node:
         self._settling: asyncio.Task[None] | None = None
         self._routes: Routes | None = None  # by which this node serves
         self.follow()
+        self._links.report()  # from now on it has duties, which come before its first join
         self._sweeper = self._spawn(self._sweep_forever())
 
     @property
@@ -248,17 +249,32 @@ class Node:
         if name.endswith("!"):
             self.watch_inbox(name)
             return await self._receive_any(name)
-        box = self.mailboxes.open(name)
-        if not box.watched:
-            if is_process_specific(name):
-                self.watch_inbox(inbox_name(name))
-            box.watched = True
+        self.watch(name)
         while not self.closed:
             parcel = self.take(name)
             if parcel is not None:
                 return name, parcel
             await self.message_for(name)
         raise NodeClosed
+
+    def watch(self, name: str) -> Mailbox:
+        """Begin to take in what comes for a channel; a normal one needs a receiver, too."""
+        box = self.mailboxes.open(name)
+        if not box.watched:
+            if is_process_specific(name):
+                self.watch_inbox(inbox_name(name))
+            box.watched = True
+        return box
+
+    async def asked(self, name: str) -> None:
+        """Return when its shards have been asked for a normal channel with a receiver."""
+        homes = self._links.routes.homes_of(name)
+        await asyncio.gather(*(self._queues[s].asked() for s in homes if s in self._queues))
+
+    async def read_to_end(self, name: str) -> None:
+        """Take in what is in the inbox of a process-specific channel. ClusterError: it can't be."""
+        for shard in self._links.routes.homes_of(inbox_name(name)):
+            await self.come_to_the_end(Lane(shard, INBOX))
 
     def take(self, name: str) -> Parcel | None:
         """The next message of a channel, if there is one."""

@@ -52,10 +52,11 @@ async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Out
 async def look(session: Session) -> Progress:
     """How far the change under way is, for whoever does not drive it."""
     topology = await session.decisions.read()
-    reports = await session.cluster.processes()
     progress = progress_of(topology, _doing(topology), Tally())
     if progress.stage in (Stage.IDLE, Stage.BETWEEN):
         return progress
+    statuses = await session.lookout.statuses(topology)
+    reports = await session.lookout.processes(topology, statuses)
     holds = holds_up(topology, reports.values(), ())
     return replace(progress, holds=holds)
 

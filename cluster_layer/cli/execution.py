@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -16,6 +16,7 @@ from cluster_layer.cli.exits import Refused, Unfinished
 from cluster_layer.cli.how import How
 from cluster_layer.cli.session import Session, open_session
 from cluster_layer.cli.watchers import JsonLines, teller
+from cluster_layer.overview import Permissions
 from topology import transitions
 from topology.atomic import replace_file
 from topology.codec import encode
@@ -130,9 +131,8 @@ async def mark_down(store: options.StoreOptions, shards: Sequence[str], how: How
     async with open_session(store) as session:
         reason = f"marked as down by its operator: {', '.join(shards)}"
         transitions.rehome(session.topology, shards, reason)  # refuses what cannot be
-        wanted = [session.topology.shard(shard) for shard in shards]
-        statuses = await asyncio.gather(*map(session.cluster.inspect, wanted))
-        objections = objections_to_loss(statuses)
+        statuses = await session.lookout.statuses(session.topology)
+        objections = objections_to_loss(statuses[shard] for shard in shards)
         lost = {shard: len(session.topology.slots_of(shard)) for shard in shards}
         text = ", ".join(f"{slots:,} slots of {shard}" for shard, slots in lost.items())
         _tell(how, "plan", f"{text} go to the others; what is on them is lost", slots=lost)
@@ -161,16 +161,21 @@ async def assess(session: Session, plan: Plan, step: int) -> Assessment:
     )
     if plan.moves:
         encode(transitions.prepare(begun))  # the largest that there will be
-    by_id = {shard.id: shard for shard in (*topology.shards, *plan.shards)}
-    needed = [by_id[shard_id] for shard_id in concerned(plan, topology)]
-    inspected, servers, reports = await asyncio.gather(
-        asyncio.gather(*map(session.cluster.inspect, needed)),
-        asyncio.to_thread(session.store.servers),
-        session.cluster.processes(),
+    servers, statuses = await asyncio.gather(
+        asyncio.to_thread(session.store.servers), session.lookout.statuses(begun)
     )
-    statuses = {status.shard: status for status in inspected}
+    reports = await session.lookout.processes(topology, statuses)
+    refused = await session.lookout.permissions(
+        begun, statuses, {report.prefix for report in reports.values()}
+    )
+    needed = concerned(plan, topology)
+    statuses = {shard: _with_permissions(statuses[shard], refused.get(shard)) for shard in needed}
     objections = objections_to(plan, topology, statuses, servers, reports.values())
     return Assessment(plan, topology, statuses, objections)
+
+
+def _with_permissions(status: ShardStatus, refused: Permissions | None) -> ShardStatus:
+    return status if refused is None else replace(status, missing_permissions=refused.all)
 
 
 async def _assess_and_show(session: Session, make_plan: MakePlan, how: How) -> Assessment:

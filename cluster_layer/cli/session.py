@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from cluster_layer.administration import Administration, open_cluster
 from cluster_layer.cli.options import StoreOptions
+from cluster_layer.lookout import Lookout, open_lookout
 from topology.decisions import Decisions
 from topology.model import Operator, Topology
 from topology.ports import OperatorStore
@@ -23,11 +24,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a verb works with; `topology` is the newest one when the session began."""
+    """What a verb works with; `topology` is the newest one when the session began.
+
+    Whoever uses `cluster` may bring a topology to a shard; `lookout` changes nothing.
+    """
 
     store: OperatorStore
     decisions: Decisions
     cluster: Administration
+    lookout: Lookout
     topology: Topology
 
 
@@ -37,8 +42,8 @@ async def open_session(options: StoreOptions) -> AsyncIterator[Session]:
     with options.opened() as store:
         decisions = Decisions(store, this_operator())
         topology = await decisions.read()
-        async with open_cluster(topology) as cluster:
-            yield Session(store, decisions, cluster, topology)
+        async with open_cluster(topology) as cluster, open_lookout() as lookout:
+            yield Session(store, decisions, cluster, lookout, topology)
 
 
 def this_operator() -> Operator:

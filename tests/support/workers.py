@@ -144,6 +144,17 @@ async def workers(count: int, config: dict[str, Any]) -> AsyncIterator[list[Work
         await asyncio.gather(*(worker.__aexit__(None, None, None) for worker in made))
 
 
+@asynccontextmanager
+async def member(config: dict[str, Any]) -> AsyncIterator[Worker]:
+    """A worker with a member in a group, so that it has duties; it may be stopped."""
+    async with Worker(config) as worker:
+        try:
+            await worker.call("join", "group")
+            yield worker
+        finally:
+            worker.go_on()
+
+
 class _Verbs:
     """What a worker can do."""
 

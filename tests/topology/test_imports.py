@@ -30,6 +30,7 @@ PURE = (
     "topology.ports",
     "topology.progress",
     "topology.prechecks",
+    "topology.verification",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.gaps",
@@ -77,7 +78,12 @@ THIRD_PARTY = {
     "click": ("cluster_layer.cli.*", "chaos.cli"),
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
-    "hiredis": ("cluster_layer.batching", "cluster_layer.connection"),
+    "hiredis": (
+        "cluster_layer.batching",
+        "cluster_layer.blocking",
+        "cluster_layer.connection",
+        "cluster_layer.session",
+    ),
     "kazoo": (
         "topology.stores.zookeeper",
         "topology.stores.zookeeper_session",
@@ -92,7 +98,7 @@ THIRD_PARTY = {
     ),
     "prometheus_client": ("cluster_layer.metrics.*",),
     "redis": (
-        "cluster_layer.connection",
+        "cluster_layer.opening",
         "cluster_layer.endpoints",
         "cluster_layer.sentinel",
         "chaos.environments.existing",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chaos.environments import worker
-from cluster_layer import connection
+from cluster_layer import session
 from cluster_layer.batching import Batch, Command
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
 from cluster_layer.connection import Connection
@@ -69,7 +69,7 @@ def redis_retries() -> None:
 
 @mutant
 def no_incarnation() -> None:
-    swap(connection, "incarnation_of", lambda _run_id, _replication_id: "0" * 16)
+    swap(session, "incarnation_of", lambda _run_id, _replication_id: "0" * 16)
 
 
 @mutant
