@@ -255,7 +255,8 @@ class Sequencer:
         self._expected: set[Lane] = set()  # that are about to be, for the first time
         self._lanes: dict[tuple[Lane, str], _LaneState] = {}
         self._floors: dict[tuple[Lane, str], int] = {}
-        self._former: dict[Lane, list[str]] = {}  # lives that a lane was connected to before
+        self._former: dict[Lane, list[str]] = {}  # lives that ours has nothing more to tell of
+        self._foreign: dict[Lane, dict[str, int]] = {}  # others -> the first message that named it
         self._blocked: dict[tuple[Lane, str], None] = {}
         self._serial = 0
 
@@ -290,10 +291,11 @@ class Sequencer:
             self._progress()
             return
         key = (lane, incarnation)
-        self._former[lane] = [*self._former.get(lane, ()), incarnation][-MAX_FORMER:]
+        self._note_former(lane, incarnation)
+        self._foreign.pop(lane, None)
         state = self._lanes[key]
         state.cut = True
-        self._find_ends(lane, self._serial)
+        self._drop_ends(lane, self._serial)
         held_here = self._held_on(key)
         for held in self._all_held():
             for need in held.needs:
@@ -411,7 +413,8 @@ class Sequencer:
         if begun.incarnation == incarnation:  # positions begin anew with each life
             state.received = max(state.received, begun.position)
         self._find_doubts(lane, begun.serial)
-        self._find_ends(lane, begun.serial)
+        if begun.incarnation == incarnation:
+            self._see_through(lane, begun.serial)
         self._progress()
 
     # -- internals
@@ -451,23 +454,35 @@ class Sequencer:
                 if ours in (None, mark.incarnation):
                     continue
                 if mark.incarnation not in self._former.get(lane, ()):
+                    self._foreign.setdefault(lane, {}).setdefault(mark.incarnation, self._serial)
                     self._ask(lane)
                     yield _Need(lane, str(ours), _ANYWHERE)
 
-    def _find_ends(self, lane: Lane, serial: int) -> None:
-        """All that an earlier life had brought when these messages came has arrived."""
+    def _see_through(self, lane: Lane, serial: int) -> None:
+        """All that our life had brought when these messages came has arrived.
+
+        What of it is held goes first, if it can; waiting for it might go round in circles.
+        """
+        foreign = self._foreign.get(lane, {})
+        for incarnation in [life for life, first in foreign.items() if first < serial]:
+            del foreign[incarnation]
+            self._note_former(lane, incarnation)
+        key = (lane, self._incarnations[lane])
+        if key in self._blocked:
+            self._advance(key)
+        self._drop_ends(lane, serial)
+
+    def _drop_ends(self, lane: Lane, serial: int) -> None:
         for held in self._all_held():
             if held.serial <= serial:
                 held.needs = [
-                    self._up_to_now(need)
-                    if need.lane == lane and need.needs_barrier and need.fingerprint is None
-                    else need
+                    need
                     for need in held.needs
+                    if need.lane != lane or not need.needs_barrier or need.fingerprint is not None
                 ]
 
-    def _up_to_now(self, need: _Need) -> _Need:
-        state = self._lanes.get(need[:2])
-        return _Need(need.lane, need.incarnation, state.received if state is not None else 0)
+    def _note_former(self, lane: Lane, incarnation: str) -> None:
+        self._former[lane] = [*self._former.get(lane, ()), incarnation][-MAX_FORMER:]
 
     def _find_doubts(self, lane: Lane, serial: int) -> None:
         """What messages up to this serial number doubted has arrived on this lane, or never will.

@@ -7,6 +7,7 @@ blocking one (`blocking.py`) they never suspend and run to their end in the call
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from cluster_layer.session import CommandRefused, Session
 from cluster_layer.topologies import Topologies
 from topology.codec import encode
 from topology.model import Topology
+
+logger = logging.getLogger("cluster_layer")
 
 S = TypeVar("S", bound=Session)
 
@@ -183,6 +186,13 @@ class Runner(ABC, Generic[S]):
         if connection.incarnation != incarnation:
             connection.close("the shard was promoted or its replication id changed")
 
+    def unavailable(self, error: Exception) -> ShardUnavailable:
+        """What an attempt to connect has failed with, as an error of ours."""
+        if isinstance(error, ShardUnavailable):
+            return error
+        logger.error("shard %s: cannot connect", self.shard, exc_info=error)
+        return ShardUnavailable(self.shard, repr(error))
+
     # -- internals
 
     def _command(self, connection: S, script: Script, epoch: int, build: Build) -> Command:
@@ -194,6 +204,7 @@ class Runner(ABC, Generic[S]):
     async def _catch_up(self, epoch: int) -> None:
         """Get the newer topology that this shard serves. ShardUnavailable: it can't be had."""
         if self._topologies.routes.epoch > epoch:
+            await self._told_elsewhere()
             return
         try:
             await self.align()
@@ -203,6 +214,9 @@ class Runner(ABC, Generic[S]):
             raise ShardUnavailable(
                 self.shard, "it serves a newer topology than ours and keeps no usable copy of it"
             )
+
+    async def _told_elsewhere(self) -> None:
+        """Let whoever goes by older routes hear of those that another thread has brought."""
 
     async def _align(self, connection: S, keys: Keys) -> int:
         ours = self._topologies.topology

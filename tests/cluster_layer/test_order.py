@@ -290,16 +290,36 @@ def test_a_writer_sees_the_end_of_a_life_before_its_readers(position: int | None
     assert receiver.delivered[-1] == "third"
 
 
-def test_what_an_earlier_life_holds_comes_before_what_its_writer_wrote_to_the_next() -> None:
-    """The barrier is through, and what it has brought waits for something else."""
+def test_what_an_earlier_life_brings_goes_first() -> None:
+    """Both wait for the same, and then for nothing more."""
     receiver = Receiver(A_GROUP, B_GROUP, B_INBOX)
-    receiver.offer(B_GROUP, 3, "third", a=Mark("next", None, 1))
+    receiver.offer(B_GROUP, 3, "third", a=Mark("next", None, 1), b=Mark(LIFE, 5, None))
     begun = receiver.sequencer.begin(A_GROUP)
     receiver.offer(A_GROUP, 9, "second", b=Mark(LIFE, 5, None))
+    receiver.sequencer.offer(B_INBOX, 5, None, "first", now=0.0)
     receiver.sequencer.reached(A_GROUP, begun)
-    assert receiver.delivered == []
-    receiver.offer(B_INBOX, 5, "first")
     assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_the_end_of_an_earlier_life_makes_no_circles() -> None:
+    """What it holds waits for what is behind the message that waited for the end."""
+    receiver = Receiver(A_GROUP, B_GROUP)
+    receiver.offer(B_GROUP, 3, "first", a=Mark("next", None, 1))
+    begun = receiver.sequencer.begin(A_GROUP)
+    receiver.offer(A_GROUP, 9, "third", b=after_group(4))
+    receiver.offer(B_GROUP, 4, "second")
+    receiver.sequencer.reached(A_GROUP, begun)
+    assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_one_barrier_is_enough_for_two_lives() -> None:
+    """Nothing more comes from the one that is over."""
+    receiver = Receiver(A_GROUP, B_GROUP)
+    receiver.offer(B_GROUP, 3, "first", a=Mark("next", None, 1))
+    receiver.sequencer.reached(A_GROUP, receiver.sequencer.begin(A_GROUP))
+    receiver.offer(B_GROUP, 4, "second", a=Mark("next", None, 2))
+    assert receiver.delivered == ["first", "second"]
+    assert receiver.asked == [A_GROUP]
 
 
 def test_the_end_of_an_earlier_life_is_its_connections_end() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from examples.chat.ledger import Outage, ShardAccount
+from cluster_layer.demo.ledger import Outage, ShardAccount
 
 # Title, how to count it, and whether anything but zero is a failure.
 _ROWS: list[tuple[str, Callable[[ShardAccount], int], bool]] = [

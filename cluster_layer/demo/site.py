@@ -1,19 +1,18 @@
 """Three shards, a topology in a file, and two Daphne servers, all on free ports of this host."""
 
-import json
 import os
 import sys
 import tempfile
 import time
-import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from cluster_layer.demo.state import write_state
+from cluster_layer.demo.status import status_of
 from cluster_layer.embedded import RedisServer, free_port
 from cluster_layer.processes import ChildProcess
-from examples.chat.state import write_state
 from topology import Shard, Topology
 from topology.errors import ClusterError
 from topology.ids import new_cluster_id
@@ -115,11 +114,11 @@ class Site:
     def _daphne(self, port: int) -> ChildProcess:
         environment = os.environ | {
             "CHAT_SITE_DIRECTORY": str(self._directory),
-            "DJANGO_SETTINGS_MODULE": "examples.chat.settings",
+            "DJANGO_SETTINGS_MODULE": "cluster_layer.demo.settings",
         }
         command = [sys.executable, "-m", "daphne", "--bind", "127.0.0.1", "--port", str(port)]
         return ChildProcess(
-            [*command, "--verbosity", "0", "examples.chat.asgi:application"],
+            [*command, "--verbosity", "0", "cluster_layer.demo.asgi:application"],
             output=self._directory / f"server-{port}.log",
             cwd=_REPOSITORY,
             env=environment,
@@ -133,10 +132,3 @@ class Site:
                 return bool(status_of(url)["pid"] == server.pid)
             server.wait(0.1)
         return False
-
-
-def status_of(url: str) -> dict[str, Any]:
-    """A server's status page; OSError when it does not answer."""
-    with urllib.request.urlopen(f"{url}/status.json", timeout=5) as response:  # noqa: S310 - ours
-        status: dict[str, Any] = json.load(response)
-    return status

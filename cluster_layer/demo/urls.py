@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.views.decorators.http import require_POST
 
-from examples.chat.state import read_state
+from cluster_layer.demo.state import read_state
 
 _STATIC = Path(__file__).with_name("static")
 _CONTENT_TYPES = {
@@ -31,16 +32,20 @@ def page_file(request: HttpRequest, name: str = "chat.html") -> HttpResponse:
 
 async def status(request: HttpRequest) -> JsonResponse:
     """This server's layer in figures, and where everything is."""
-    state = read_state(settings.SITE_DIRECTORY)
     figures: dict[str, Any] = get_channel_layer().stats()
-    shards = {
-        shard: {**place, **figures["shards"].get(shard, {})}
-        for shard, place in state["shards"].items()
-    }
+    servers: list[str] = []
+    shards = figures["shards"]
+    if settings.SITE_DIRECTORY is not None:
+        state = read_state(settings.SITE_DIRECTORY)
+        servers = state["servers"]
+        shards = {
+            shard: {**place, **shards.get(shard, {})} for shard, place in state["shards"].items()
+        }
     response = JsonResponse(
         {
             "pid": os.getpid(),
-            "servers": state["servers"],
+            "host": socket.gethostname(),
+            "servers": servers,
             "epoch": figures["epoch"],
             "shards": shards,
             "lost": figures["lost"],
@@ -57,7 +62,8 @@ def kill_shard(request: HttpRequest, shard: str) -> HttpResponse:
     # Other sites' pages cannot set this header without asking first, and are not allowed to.
     if request.headers.get("X-Chat-Demo") != "1":
         return HttpResponse("only the demo's own page may do this", status=403)
-    place = read_state(settings.SITE_DIRECTORY)["shards"].get(shard)
+    directory = settings.SITE_DIRECTORY
+    place = None if directory is None else read_state(directory)["shards"].get(shard)
     if place is None:
         raise Http404
     if place["pid"] is not None:

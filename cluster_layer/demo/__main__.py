@@ -1,4 +1,4 @@
-"""`python -m examples.chat`: the demo for a person; with --check, for a machine."""
+"""`python -m cluster_layer.demo`: the demo for a person; with --check, for a machine."""
 
 import asyncio
 import signal
@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from examples.chat.check import CheckPlan, Outcome, run_check
-from examples.chat.ledger import Ledger
-from examples.chat.report import accounts_table
-from examples.chat.site import Site
+from cluster_layer.demo.check import CheckPlan, Outcome, run_check
+from cluster_layer.demo.ledger import Ledger
+from cluster_layer.demo.report import accounts_table
+from cluster_layer.demo.site import Site
 from topology.errors import ClusterError
 
 # A killed shard stays away long enough for a person to see what that does.

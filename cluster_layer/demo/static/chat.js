@@ -238,7 +238,8 @@ async function figuresOf(server) {
 async function showFigures() {
   const answers = (await Promise.all(servers.map(figuresOf))).filter((answer) => answer);
   if (answers.length > 0) {
-    servers = answers[0].servers;
+    // Behind a balancer the servers have no addresses of their own.
+    if (answers[0].servers.length > 0) servers = answers[0].servers;
     element("epoch").textContent = `epoch ${Math.max(...answers.map((answer) => answer.epoch))}`;
     showServers();
     // A round with a server missing would look like a fall in the totals.
@@ -280,8 +281,11 @@ function showShard(shard, parts, sum, rates) {
   const up = parts[0].pid !== null && parts.every((part) => part.connected);
   const state = card.querySelector(".state");
   state.dataset.state = up ? "up" : "down";
-  state.textContent = up ? `up, port ${parts[0].port}` : "down";
-  card.querySelector("button").disabled = parts[0].pid === null;
+  state.textContent = !up ? "down" : parts[0].port ? `up, port ${parts[0].port}` : "up";
+  const kill = card.querySelector("button");
+  kill.disabled = parts[0].pid === null;
+  kill.hidden = parts[0].pid === undefined; // not ours to kill
+
   for (const key of COUNTERS) {
     card.querySelector(`[data-figure="${key}"]`).textContent = sum(key).toLocaleString("en");
   }

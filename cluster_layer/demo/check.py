@@ -13,9 +13,10 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from examples.chat.consumers import group_of
-from examples.chat.ledger import Answer, Key, Ledger, Outage, ShardAccount, is_passed
-from examples.chat.site import Site, status_of
+from cluster_layer.demo.consumers import group_of
+from cluster_layer.demo.ledger import Answer, Key, Ledger, Outage, ShardAccount, is_passed
+from cluster_layer.demo.site import Site
+from cluster_layer.demo.status import status_of
 from topology.errors import ClusterError
 
 # Members of one room; half of them on each server.

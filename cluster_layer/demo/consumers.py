@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from typing import Any
 
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
@@ -10,6 +11,10 @@ from topology.errors import ClusterError
 
 _ROOM = re.compile(r"[a-z0-9-]{1,40}")
 _LONGEST_TEXT = 2_000
+_HOST = socket.gethostname()
+
+#: The normal channel that workers take requests for a throw of the dice from.
+DICE = "chat-dice"
 
 
 def group_of(room: str) -> str:
@@ -18,7 +23,7 @@ def group_of(room: str) -> str:
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):
-    """Takes {"do": "join" | "leave" | "say", "room": ...}, answers {"event": ...}.
+    """Takes {"do": "join" | "leave" | "say" | "throw", "room": ...}, answers {"event": ...}.
 
     A shard that is away costs a request, never the connection: the answer is then `refused`, with
     `certain` false when the words may have been delivered all the same.
@@ -37,7 +42,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
                 continue
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
-        actions = {"join": self.join, "leave": self.leave, "say": self.say}
+        actions = {"join": self.join, "leave": self.leave, "say": self.say, "throw": self.throw}
         request = content if isinstance(content, dict) else {}
         room, action = request.get("room"), actions.get(str(request.get("do")))
         if action is None or not isinstance(room, str) or not _ROOM.fullmatch(room):
@@ -61,7 +66,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await self.channel_layer.group_add(group_of(room), self.channel_name)
         self.rooms.add(room)
         shard = await self.channel_layer.locate(group_of(room))
-        await self.send_json({"event": "joined", "room": room, "shard": shard})
+        await self.send_json({"event": "joined", "room": room, "shard": shard, "host": _HOST})
 
     async def leave(self, room: str, request: dict[str, Any]) -> None:
         await self.channel_layer.group_discard(group_of(room), self.channel_name)
@@ -81,6 +86,21 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         }
         await self.channel_layer.group_send(group_of(room), message)
         await self.send_json({"event": "sent", "room": room, "number": number})
+
+    async def throw(self, room: str, request: dict[str, Any]) -> None:
+        number = request.get("number")
+        asked = {
+            "type": "dice.throw",
+            "room": room,
+            "from": str(request.get("from", ""))[:40],
+            "number": number,
+        }
+        await self.channel_layer.send(DICE, asked)
+        await self.send_json({"event": "asked", "room": room, "number": number})
+
+    async def chat_thrown(self, message: dict[str, Any]) -> None:
+        """A worker threw the dice for somebody in a room that this connection is in."""
+        await self.send_json({**message, "event": "thrown"})
 
     async def chat_said(self, message: dict[str, Any]) -> None:
         """Something was said in a room that this connection is in."""
