@@ -220,7 +220,6 @@ class Link(Runner[Connection]):
         """Use a connection until it is lost."""
         connection.on_lost = self._went_down
         self._came_up(connection)
-        self.report()  # before anything else is written here: a change waits for those it knows of
         while await connection.stays(HEARTBEAT_S):
             try:
                 await self.look(connection)
