@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from enum import Enum
 from typing import Protocol
@@ -41,10 +42,11 @@ class Watcher(Protocol):
         """What was decided since the last look. Never waits."""
 
 
-async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Outcome:
-    """To the end of the change under way. Unfinished if it is paused, left, or somebody else's."""
+@asynccontextmanager
+async def resumable(session: Session) -> AsyncIterator[None]:
+    """Unfinished, with what is there now, if what is done here is interrupted."""
     try:
-        return await _drive(session, watcher, lock, how)
+        yield
     except asyncio.CancelledError:
         raise Unfinished(await _left(session, "interrupted")) from None
 
@@ -61,7 +63,8 @@ async def look(session: Session) -> Progress:
     return replace(progress, holds=holds)
 
 
-async def _drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Outcome:
+async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Outcome:
+    """To the end of the change under way. Unfinished if it is paused, left, or somebody else's."""
     coordinator = Coordinator(session.decisions, session.cluster, without=how.without)
     outcome: Outcome | None = None
     async for progress in coordinator.drive():

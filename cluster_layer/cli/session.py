@@ -56,7 +56,7 @@ def this_operator() -> Operator:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a verb; SIGTERM cancels it as Ctrl-C does."""
+    """Run a verb. SIGTERM cancels it as Ctrl-C does; KeyboardInterrupt if it ends by that."""
 
     async def until_told_otherwise() -> T:
         task = asyncio.current_task()
@@ -64,4 +64,22 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
 
-    return asyncio.run(until_told_otherwise())
+    try:
+        return asyncio.run(until_told_otherwise())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def carried_through(decision: Coroutine[Any, Any, T]) -> T:
+    """What a decision led to. Who is interrupted meanwhile knows what has become of it.
+
+    It is bounded by the store's timeouts. The interruption comes at the caller's next wait.
+    """
+    task = asyncio.ensure_future(decision)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if (interrupted := asyncio.current_task()) is not None:
+            interrupted.cancel()
+        return task.result()

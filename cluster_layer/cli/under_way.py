@@ -13,7 +13,7 @@ from cluster_layer.cli.driving import LOOK_EVERY_S, look
 from cluster_layer.cli.exits import Found
 from cluster_layer.cli.how import How, how_options
 from cluster_layer.cli.options import StoreOptions
-from cluster_layer.cli.session import Session, open_session, run
+from cluster_layer.cli.session import Session, carried_through, open_session, run
 from cluster_layer.cli.watchers import teller
 from topology import SLOTS, transitions
 from topology.decisions import OPERATOR_LOCK
@@ -56,7 +56,7 @@ def pause(store: StoreOptions, reason: str, dry_run: bool, as_json: bool) -> Non
     async def do() -> Topology:
         async with open_session(store) as session:
             after = transitions.pause(session.topology, reason)
-            return after if dry_run else await session.decisions.pause(reason)
+            return after if dry_run else await carried_through(session.decisions.pause(reason))
 
     _show_change(run(do()), as_json=as_json)
 
@@ -72,7 +72,7 @@ def throttle(store: StoreOptions, slots: int, dry_run: bool, as_json: bool) -> N
     async def do() -> Topology:
         async with open_session(store) as session:
             after = transitions.throttle(session.topology, slots)
-            return after if dry_run else await session.decisions.throttle(slots)
+            return after if dry_run else await carried_through(session.decisions.throttle(slots))
 
     _show_change(run(do()), as_json=as_json)
 
