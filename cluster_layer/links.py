@@ -193,7 +193,7 @@ class Link(Runner[Connection]):
                 pause_s = 0.0
                 continue
             except Exception as error:  # noqa: BLE001 - a link that ends would never come up again
-                self._failed(self._unavailable(error), first=pause_s == 0.0)
+                self._failed(self.unavailable(error), first=pause_s == 0.0)
             pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
             # Jitter: many processes lose the same shard at the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -251,12 +251,6 @@ class Link(Runner[Connection]):
         self._fail_attempt(error)
         self._attempt = self._loop.create_future()
         self._notify()
-
-    def _unavailable(self, error: Exception) -> ShardUnavailable:
-        if isinstance(error, ShardUnavailable):
-            return error
-        logger.error("shard %s: cannot connect", self.shard, exc_info=error)
-        return ShardUnavailable(self.shard, repr(error))
 
     def _fail_attempt(self, error: ShardUnavailable) -> None:
         if not self._attempt.done():

@@ -288,10 +288,17 @@ class Node:
             box.watched = True
         return box
 
-    async def asked(self, name: str) -> None:
-        """Return when its shards have been asked for a normal channel with a receiver."""
+    def when_asked(self, name: str, callback: Callable[[], None]) -> bool:
+        """Call it as often as a home of a normal channel with a receiver has been asked once more.
+
+        False: never, the homes are away.
+        """
         homes = self._links.routes.homes_of(name)
-        await asyncio.gather(*(self._queues[s].asked() for s in homes if s in self._queues))
+        queues = [self._queues[shard] for shard in homes if shard in self._queues]
+        asked = [queue for queue in queues if queue.can_ask]
+        for queue in asked:
+            queue.when_asked(callback)
+        return bool(asked)
 
     async def read_to_end(self, name: str) -> None:
         """Take in what is in the inbox of a process-specific channel. ClusterError: it can't be."""

@@ -7,6 +7,7 @@ blocking one (`blocking.py`) they never suspend and run to their end in the call
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from cluster_layer.session import CommandRefused, Session
 from cluster_layer.topologies import Topologies
 from topology.codec import encode
 from topology.model import Topology
+
+logger = logging.getLogger("cluster_layer")
 
 S = TypeVar("S", bound=Session)
 
@@ -182,6 +185,13 @@ class Runner(ABC, Generic[S]):
         await self._beat(connection)
         if connection.incarnation != incarnation:
             connection.close("the shard was promoted or its replication id changed")
+
+    def unavailable(self, error: Exception) -> ShardUnavailable:
+        """What an attempt to connect has failed with, as an error of ours."""
+        if isinstance(error, ShardUnavailable):
+            return error
+        logger.error("shard %s: cannot connect", self.shard, exc_info=error)
+        return ShardUnavailable(self.shard, repr(error))
 
     # -- internals
 
