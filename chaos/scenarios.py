@@ -157,4 +157,6 @@ SMOKE: Final = (
     "mixed/clock-step",
     "direct/upgrade",
     "direct/zookeeper-lost",
+    "mixed/shard-add",
+    "groups/shard-lost",
 )
