@@ -83,7 +83,7 @@ def _started(history: History, windows: Sequence[Window]) -> list[tuple[str, flo
         (life.process, life.began_s)
         for life in history.lives
         if not life.killed
-        and life.began_s < until_s
+        and (life.ready_s or life.began_s) < until_s
         and any(window.began_s <= life.began_s <= window.ended_s for window in windows)
     ]
 

@@ -62,6 +62,7 @@ class WorkerProcess:
         )
         self._child: ChildProcess | None = None
         self._began_s = 0.0
+        self._ready_s = 0.0
         self._left_s: float | None = None  # when it stopped reading, as it was told
         self._commands = 0
 
@@ -81,6 +82,7 @@ class WorkerProcess:
         orders = self._orders = replace(self._orders, process=self.life, later=later)
         self._began_s = time.monotonic()
         self._left_s = None
+        self._ready_s = 0.0
         self._commands = 0
         output = Path(orders.directory) / f"{self.life}.log"
         command = self._launch([*self._plan.worker, str(orders.write())])
@@ -94,6 +96,7 @@ class WorkerProcess:
                     said = self._child.output() if self._child else "it was not started"
                     raise EnvironmentFailed(f"process {self.life} ended early:\n{said}")
                 await asyncio.sleep(_LOOK_S)
+        self._ready_s = time.monotonic()
 
     async def command(self, what: str, within_s: float, **details: Any) -> None:
         """Have the process do something; CommandFailed if it has not done so in time."""
@@ -141,7 +144,7 @@ class WorkerProcess:
 
     def _note_end(self, *, killed: bool) -> None:
         ended_s = self._left_s or time.monotonic()
-        self.lives.append(Life(self.life, self._began_s, ended_s, killed))
+        self.lives.append(Life(self.life, self._began_s, ended_s, killed, self._ready_s))
         self._child = None
 
 

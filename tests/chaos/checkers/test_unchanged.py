@@ -88,5 +88,7 @@ def test_a_process_that_starts_meanwhile_must_come_up() -> None:
     found = unchanged.P7(story.told(lives=lives))
     assert found.verdict is INVALID
     assert "p2.1" in found.violations[0]
+    slow = (*lives[:2], Life("p2.1", 3.0, 110.0, ready_s=99.0))
+    assert unchanged.P7(story.told(lives=slow)).verdict is VALID
     came_up = (Life("p0.0", 3.0, 110.0), Life("p1.0", 0.0, 110.0))
     assert unchanged.P7(story.told(lives=came_up)).verdict is VALID
