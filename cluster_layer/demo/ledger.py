@@ -34,6 +34,7 @@ class Outage:
     heal_limit_s: float
     rooms: frozenset[str] | None = None
     how: str = "was killed with -9 and came back blank"
+    returns: bool = True  # False: others take its names, and `back_at` is the end of the blow
 
     def __post_init__(self) -> None:
         if self.back_at < self.killed_at:

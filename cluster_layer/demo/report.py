@@ -59,7 +59,8 @@ def _caption(outages: Sequence[Outage]) -> str:
     parts = ["a delivery is one message for one member of its room"]
     for outage in outages:
         away_s = outage.back_at - outage.killed_at
-        parts.append(f"{outage.shard} {outage.how} {away_s:.1f} s later")
+        later = f" {away_s:.1f} s later" if outage.returns else ""
+        parts.append(f"{outage.shard} {outage.how}{later}")
     return "; ".join(parts)
 
 

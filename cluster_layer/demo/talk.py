@@ -19,7 +19,7 @@ from topology.errors import ClusterError
 MEMBERS_PER_ROOM = 4
 JOIN_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 20.0
-_PAUSE_BETWEEN_WORDS_S = 0.05
+PAUSE_BETWEEN_WORDS_S = 0.05
 _PAUSE_BETWEEN_ATTEMPTS_S = 0.3
 _CLOSE_TIMEOUT_S = 2.0
 
@@ -39,13 +39,21 @@ class Client:
     it was away; without, that ends the check.
     """
 
-    def __init__(self, name: str, url: str, *, returns: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        returns: bool = False,
+        pause_s: float = PAUSE_BETWEEN_WORDS_S,
+    ) -> None:
         self.name = name
         self.url = url
         self.rooms: list[str] = []
         self.host = ""  # of the server that it is connected to
         self.thrown = 0  # throws of the dice that it has heard of
         self._returns = returns
+        self._pause_s = pause_s
         self._joined: dict[str, str] = {}  # room -> shard
         self._all_joined = asyncio.Event()
         self._numbers = count(1)
@@ -78,7 +86,7 @@ class Client:
             if stop.is_set():
                 break
             await self._say(room, ledger)
-            await asyncio.sleep(_PAUSE_BETWEEN_WORDS_S)
+            await asyncio.sleep(self._pause_s)
         # Last words: they arrive in order, so what comes late is seen before them.
         for room in self.rooms:
             await self._say(room, ledger)
@@ -231,10 +239,13 @@ def spread_rooms(
 
 
 def spread_clients(
-    urls: Sequence[str], clients: int, homes: Mapping[str, str], *, returns: bool = False
+    urls: Sequence[str], clients: int, homes: Mapping[str, str], **how: Any
 ) -> list[Client]:
-    """Alternately on the URLs, so that neighbours in the list, and so in a room, are apart."""
-    made = [Client(f"client-{n}", urls[n % len(urls)], returns=returns) for n in range(clients)]
+    """Alternately on the URLs, so that neighbours in the list, and so in a room, are apart.
+
+    `how`: what a Client takes.
+    """
+    made = [Client(f"client-{n}", urls[n % len(urls)], **how) for n in range(clients)]
     for index, room in enumerate(homes):
         for offset in range(min(MEMBERS_PER_ROOM, clients)):
             made[(index + offset) % clients].rooms.append(room)
