@@ -23,6 +23,7 @@ TEST = [
     *METRICS,
     *DEMO,
     "build>=1.2",
+    "celery>=5.4",
     "hypothesis>=6.100",
     "mypy>=1.11",
     "psutil>=5.9",
