@@ -226,14 +226,19 @@ class BlockingLink(Runner[BlockingConnection]):
             raise ShardUnavailable(self.shard, outage.error.reason)
         return await self._connect(monotonic() + self.settings.timeout_s)
 
-    async def settled(self, fence: float) -> None:
-        while (left_s := fence - monotonic()) > 0 and self.connection is None:
+    async def settled(self, fence: float, life: str) -> None:
+        while (left_s := fence - monotonic()) > 0:
+            if self.connection is not None and self.keys.incarnation == life:
+                return
             try:
-                await self._connect(fence)
+                if self.connection is None:
+                    await self._connect(fence)
+                    continue
             except NothingListens:
                 return
             except ShardUnavailable:
-                time.sleep(min(left_s, BACKOFF_S[0]))  # noqa: ASYNC251 - there is no loop
+                pass
+            time.sleep(min(left_s, BACKOFF_S[0]))  # noqa: ASYNC251 - there is no loop
 
     def close(self) -> None:
         for connection in (self.connection, self._rested):

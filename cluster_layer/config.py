@@ -39,6 +39,8 @@ DEFAULT_HOSTS: Final = ("redis://localhost:6379",)
 # Process-specific names are new for every consumer; the cache must not remember them all.
 _CAPACITY_CACHE_SIZE = 4096
 
+_IS_TYPE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*").fullmatch
+
 Rules: TypeAlias = tuple[tuple[re.Pattern[str], int], ...]
 
 
@@ -77,6 +79,8 @@ class Config:
     connect_timeout: float
     confirm: bool
     on_gap: OnGap | None = field(compare=False)
+    gap_message: str | None
+    drop_rate: float
     capacity_of: Callable[[str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -198,6 +202,23 @@ def _hook(key: str, value: object) -> OnGap | None:
     raise _refused(key, value, allowed)
 
 
+def _rate(key: str, value: object) -> float:
+    if _is_number(value) and 0 <= value < 1:
+        return value
+    raise _refused(
+        key, value, "a number from 0 (the default) to less than 1 is: the share that is dropped"
+    )
+
+
+def _message_type(key: str, value: object) -> str | None:
+    """Channels makes the name of a consumer's method of it."""
+    if value is None or (isinstance(value, str) and _IS_TYPE(value)):
+        return value
+    raise _refused(
+        key, value, 'a message type such as "layer.gap" is: a consumer needs the method layer_gap'
+    )
+
+
 def _any_int(key: str, value: object) -> int:
     """random_prefix_length made equal messages different in a sorted set; ours are different."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -226,6 +247,8 @@ _SCALARS: Final[tuple[tuple[str, Any, Callable[[str, object], Any]], ...]] = (
     ("connect_timeout", 1.0, _seconds),
     ("confirm", True, _flag),
     ("on_gap", None, _hook),
+    ("gap_message", None, _message_type),
+    ("drop_rate", 0.0, _rate),
     ("random_prefix_length", 12, _any_int),
     ("serializer_format", "msgpack", _serializer_format),
 )

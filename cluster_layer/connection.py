@@ -27,6 +27,7 @@ MAX_PENDING = 100_000  # commands; more than this would not be answered within a
 WRITE_AT = 128  # posted commands that do not wait for the end of the tick
 HIGH_WATER_BYTES = 1 << 20  # above this much in the socket's buffer, commands stay unsent
 CHECK_S = 0.1  # how late an overdue reply may be noticed
+LOOK_S = 0.005  # for the loop to look at its sockets
 
 _NOTHING = object()
 
@@ -52,6 +53,7 @@ class Connection(asyncio.Protocol, Session):
         self._gone = asyncio.Event()
         self._flush_due = False
         self._paused = False
+        self._received = 0  # reads that brought something
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -59,15 +61,32 @@ class Connection(asyncio.Protocol, Session):
         cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
     ) -> Self:
         """Connect and learn the incarnation. ShardUnavailable: it can't be used now."""
-        connection = cls(shard, timeout_s)
+        connection = await cls.connect(
+            endpoint, shard, connect_timeout_s=connect_timeout_s, timeout_s=timeout_s
+        )
         try:
-            connection._adopt(await open_transport(endpoint, shard, connect_timeout_s))
             await connection.identify()
         except DeliveryUnknown as error:
             raise ShardUnavailable(shard, error.reason) from error
         finally:
             if not connection.incarnation:
                 connection.close("not opened")
+        return connection
+
+    @classmethod
+    async def connect(
+        cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
+    ) -> Self:
+        """Connect, and ask nothing: also of a replica, or as a user who may do little.
+
+        ShardUnavailable.
+        """
+        connection = cls(shard, timeout_s)
+        try:
+            connection._adopt(await open_transport(endpoint, shard, connect_timeout_s))
+        except BaseException:
+            connection.close("not opened")
+            raise
         return connection
 
     # -- calls
@@ -128,6 +147,7 @@ class Connection(asyncio.Protocol, Session):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
+        self._received += 1
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _NOTHING:
@@ -185,9 +205,17 @@ class Connection(asyncio.Protocol, Session):
 
     def _check(self) -> None:
         if self._overdue(monotonic()):
-            self.close(f"no answer within {self.timeout_s:g} s")
+            # A process that was stopped is woken with its timers first: the answer may be here.
+            self._checker = self._loop.call_later(LOOK_S, self._judge, self._received)
         else:
             self._checker = self._loop.call_later(CHECK_S, self._check)
+
+    def _judge(self, received: int) -> None:
+        """An answer was overdue when so many reads had brought something."""
+        if self._received == received and self._overdue(monotonic()):
+            self.close(f"no answer within {self.timeout_s:g} s")
+        else:
+            self._check()
 
 
 def _fail(

@@ -1,8 +1,8 @@
 """What travels through Redis: a small outer array around an already encoded body.
 
-``outer = [version, kind, ttl_ms, channel, marks, body]`` as msgpack; `docs/wire-format.md` has the
-bytes. The body is one opaque binary: a fan-out to thousands of members copies it, and only
-receive() decodes it.
+``outer = [version, kind, ttl_ms, channel, marks, body]`` as msgpack, and the excluded members of
+the group if there are any; `docs/wire-format.md` has the bytes. The body is one opaque binary: a
+fan-out to thousands of members copies it, and only receive() decodes it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ MAX_MARKS: Final = 64
 # Far above what messages have, far below where Python's stack or msgpack (511 levels) ends.
 MAX_DEPTH: Final = 128
 MAX_TTL_MS: Final = 2**53
+MAX_EXCLUDED: Final = 1_000
 
 Message: TypeAlias = dict[str, Any]
 Marks: TypeAlias = Mapping[str, Mark]
 
 _new: Any = tuple.__new__  # what a NamedTuple does when it is called, at half the cost
 
+_NOBODY: frozenset[str] = frozenset()
 _MIN_INT = -(2**63)
 _MAX_INT = 2**63 - 1
 _ATOMS = frozenset({str, bytes, float, bool, type(None)})
@@ -47,7 +49,8 @@ class Envelope(NamedTuple):
 
     `ttl_ms` is a duration. `channel` is the full name for a message to one process-specific
     channel, None in a group message and on a normal channel. `marks` say, by shard id, "deliver
-    this only after what its writer wrote there".
+    this only after what its writer wrote there". `exclude` names members of the group that must not
+    get it.
     """
 
     kind: int
@@ -55,6 +58,7 @@ class Envelope(NamedTuple):
     channel: str | None
     marks: Marks | None
     body: bytes
+    exclude: frozenset[str] = _NOBODY
 
 
 def encode_body(message: object, limit: int) -> bytes:
@@ -97,13 +101,23 @@ def is_flat(message: Message) -> bool:
     return not any(type(value) in (dict, list) for value in message.values())
 
 
-def encode(kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes) -> bytes:
+def encode(
+    kind: int,
+    ttl_ms: int,
+    channel: str | None,
+    marks: Marks | None,
+    body: bytes,
+    exclude: frozenset[str] = _NOBODY,
+) -> bytes:
     """The bytes of one message; the arguments are those of Envelope and are not checked."""
     if marks:
         marks = {
             shard: mark if mark.doubts else mark[:3]  # type: ignore[misc]
             for shard, mark in marks.items()
         }
+    if exclude:
+        excluding: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body, sorted(exclude)))
+        return excluding
     data: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body))
     return data
 
@@ -144,7 +158,8 @@ def decode(data: bytes, known: Callable[[str], object] = lambda _channel: None) 
         _check_channel(channel)
     if marks is not None:
         marks = _checked_marks(marks)
-    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body))
+    exclude = _NOBODY if len(fields) == 6 else _checked_excluded(fields[6])
+    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body, exclude))
     return envelope
 
 
@@ -155,6 +170,19 @@ def _check_channel(channel: object) -> None:
         raise MalformedEnvelope(str(error)) from error
     if not is_process_specific(str(channel)):
         raise MalformedEnvelope(f"addressed to {channel!r}, no process-specific channel")
+
+
+def _checked_excluded(names: object) -> frozenset[str]:
+    if names is None:
+        return _NOBODY
+    if type(names) is not list or len(names) > MAX_EXCLUDED:
+        raise MalformedEnvelope(f"the excluded are no array of at most {MAX_EXCLUDED} names")
+    try:
+        for name in names:
+            require_channel_name(name)
+    except InvalidName as error:
+        raise MalformedEnvelope(str(error)) from error
+    return frozenset(names)
 
 
 def _checked_marks(marks: object) -> Marks:

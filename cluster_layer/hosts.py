@@ -7,6 +7,7 @@ import contextlib
 import threading
 from typing import Any
 
+from cluster_layer.census import Questioner
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher
@@ -45,6 +46,7 @@ class Runtime:
         self.loop = asyncio.get_running_loop()
         self.links = Links(topologies, _settings_of(config), counters, presence)
         self.writer = _writer_over(self.links, config, counters, cipher)
+        self.questioner = Questioner(self.links)
         self.poster = Poster(self.writer, self.links, counters, config.on_gap)
 
     async def close(self) -> None:
@@ -193,14 +195,14 @@ class Hosts:
 
     def _follow(self) -> None:
         """There is a newer topology; called by whichever thread has brought it."""
-        if self._follower is not None:
-            self._follower.offer(self._topologies.topology)
         for runtime in list(self._runtimes.values()):
             if runtime.loop is _running_loop():
                 self._follow_on(runtime)
             elif runtime.loop.is_running():
                 with contextlib.suppress(RuntimeError):  # it has been closed just now
                     runtime.loop.call_soon_threadsafe(self._follow_on, runtime)
+        if self._follower is not None:  # last: it may write a file, and loops wait for the news
+            self._follower.offer(self._topologies.topology)
 
     def _follow_on(self, runtime: Runtime) -> None:
         """On the loop of a runtime: one step, so that nothing there sees half of a change."""

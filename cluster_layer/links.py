@@ -40,6 +40,7 @@ logger = logging.getLogger("cluster_layer")
 
 INTERRUPT_AGAIN_S = 0.01
 RETIRE_CHECK_S = 0.02
+TOLD_WITHIN_S = 0.002
 FAREWELL_S = 0.5  # how long the end of a link may be delayed for it
 
 
@@ -122,8 +123,13 @@ class Link(Runner[Connection]):
         connection.post((self._command(connection, script, epoch, build),), waiter, fence)
         return fence
 
-    async def settled(self, fence: float) -> None:
-        while (left_s := fence - monotonic()) > 0 and self.connection is None:
+    async def settled(self, fence: float, life: str) -> None:
+        while (left_s := fence - monotonic()) > 0:
+            if self.connection is not None:
+                if self.keys.incarnation == life:
+                    return
+                await self.connection.stays(left_s)
+                continue
             try:
                 async with asyncio.timeout(left_s):
                     await asyncio.shield(self._attempt)
@@ -176,6 +182,9 @@ class Link(Runner[Connection]):
 
     # -- internals
 
+    async def _told_elsewhere(self) -> None:
+        await asyncio.sleep(TOLD_WITHIN_S)
+
     async def _keep(self) -> None:
         pause_s = 0.0
         while True:
@@ -211,6 +220,7 @@ class Link(Runner[Connection]):
         """Use a connection until it is lost."""
         connection.on_lost = self._went_down
         self._came_up(connection)
+        self.report()  # before anything else is written here: a change waits for those it knows of
         while await connection.stays(HEARTBEAT_S):
             try:
                 await self.look(connection)

@@ -60,6 +60,7 @@ class LinkSettings:
     prefix: str
     timeout_s: float
     connect_timeout_s: float
+    of_layer: bool = True  # False: of whoever runs the cluster, who may touch no layer's counters
 
 
 class Runner(ABC, Generic[S]):
@@ -90,11 +91,12 @@ class Runner(ABC, Generic[S]):
         """The connection. ShardUnavailable: there is none to be had now."""
 
     @abstractmethod
-    async def settled(self, fence: float) -> None:
+    async def settled(self, fence: float, life: str) -> None:
         """Return when a command that was not answered can't be executed any more.
 
         That is so when its fence has passed (monotonic time), when the shard's process is gone, or
-        when the shard has answered on a new connection: by then it has read the old one to its end.
+        when the shard has answered on a new connection in the same life: by then it has read the
+        old one to its end. From another life, nobody learns what has become of the last one.
         """
 
     def keys_of(self, incarnation: str) -> Keys:
@@ -121,6 +123,7 @@ class Runner(ABC, Generic[S]):
                 counters.refused += 1
                 raise
             fence = monotonic() + self.settings.timeout_s
+            life = self.keys.incarnation
             command = self._command(connection, script, epoch, build)
             try:
                 reply = await connection.call((command,))
@@ -129,7 +132,7 @@ class Runner(ABC, Generic[S]):
                 raise
             except DeliveryUnknown:
                 counters.unknown += 1
-                await self.settled(fence)
+                await self.settled(fence, life)
                 raise
             refusal = connection.refusal(reply)
             if refusal is None:
@@ -201,6 +204,7 @@ class Runner(ABC, Generic[S]):
     async def _catch_up(self, epoch: int) -> None:
         """Get the newer topology that this shard serves. ShardUnavailable: it can't be had."""
         if self._topologies.routes.epoch > epoch:
+            await self._told_elsewhere()
             return
         try:
             await self.align()
@@ -210,6 +214,9 @@ class Runner(ABC, Generic[S]):
             raise ShardUnavailable(
                 self.shard, "it serves a newer topology than ours and keeps no usable copy of it"
             )
+
+    async def _told_elsewhere(self) -> None:
+        """Let whoever goes by older routes hear of those that another thread has brought."""
 
     async def _align(self, connection: S, keys: Keys) -> int:
         ours = self._topologies.topology
@@ -253,7 +260,8 @@ class Runner(ABC, Generic[S]):
     async def _beat(self, connection: S) -> None:
         """Keep alive what must not begin anew, compare epochs, report."""
         keys, cluster = self.keys, self.keys.cluster
-        kept = (keys.seq, keys.entries, cluster.epoch, cluster.topology)
+        counters = (keys.seq, keys.entries) if self.settings.of_layer else ()
+        kept = (*counters, cluster.epoch, cluster.topology)
         expiries = [("PEXPIRE", key, COUNTER_TTL_MS) for key in kept]
         report = [self._presence.command(keys)] if self._presence is not None else []
         served, *_ = await connection.execute(("GET", cluster.epoch), *expiries, *report)

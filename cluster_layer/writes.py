@@ -18,6 +18,7 @@ from cluster_layer.keys import Keys
 from cluster_layer.names import inbox_name
 from cluster_layer.order import Lane
 from cluster_layer.scripts import Script
+from cluster_layer.terms import USUAL, Terms
 
 
 class Write(Protocol):
@@ -32,6 +33,10 @@ class Write(Protocol):
     @property
     def body(self) -> bytes:
         """The message, not sealed: for whoever has to write it again elsewhere."""
+
+    @property
+    def terms(self) -> Terms:
+        """What its caller wanted of this message alone."""
 
     @property
     def shard(self) -> str: ...
@@ -57,7 +62,9 @@ class Write(Protocol):
 class Append:
     """A message, or a control, for a process-specific channel."""
 
-    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard")
+    __slots__ = (
+        "_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard", "terms",
+    )  # fmt: skip
     script: ClassVar[Script] = scripts.INBOX_APPEND
 
     def __init__(
@@ -69,9 +76,11 @@ class Append:
         expiry_ms: int,
         envelope: bytes,
         body: bytes,
+        terms: Terms = USUAL,
     ) -> None:
         self.name = channel
         self.body = body
+        self.terms = terms
         self.lane = lane
         self.shard = lane.shard
         self.epoch = epoch
@@ -94,7 +103,9 @@ class Append:
 class Push:
     """A message for a normal channel."""
 
-    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard")
+    __slots__ = (
+        "_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard", "terms",
+    )  # fmt: skip
     script: ClassVar[Script] = scripts.QUEUE_PUSH
 
     def __init__(
@@ -106,9 +117,11 @@ class Push:
         expiry_ms: int,
         envelope: bytes,
         body: bytes,
+        terms: Terms = USUAL,
     ) -> None:
         self.name = channel
         self.body = body
+        self.terms = terms
         self.lane = None
         self.shard = shard
         self.epoch = epoch
@@ -130,12 +143,21 @@ class Push:
 class Publish:
     """A message for a group."""
 
-    __slots__ = ("_envelope", "body", "epoch", "lane", "members", "name", "shard")
+    __slots__ = ("_envelope", "body", "epoch", "lane", "members", "name", "shard", "terms")
     script: ClassVar[Script] = scripts.GROUP_SEND
 
-    def __init__(self, group: str, lane: Lane, epoch: int, envelope: bytes, body: bytes) -> None:
+    def __init__(
+        self,
+        group: str,
+        lane: Lane,
+        epoch: int,
+        envelope: bytes,
+        body: bytes,
+        terms: Terms = USUAL,
+    ) -> None:
         self.name = group
         self.body = body
+        self.terms = terms
         self.lane = lane
         self.shard = lane.shard
         self.epoch = epoch
@@ -151,7 +173,9 @@ class Publish:
     def accepted(self, reply: Any, counters: Counters) -> int | None:
         counters.shards[self.shard].published += 1
         if len(reply) > 1:
-            self.members = [name.decode() for name in reply[1:]]
+            members = [name.decode() for name in reply[1:]]
+            exclude = self.terms.exclude
+            self.members = [name for name in members if name not in exclude]
         return int(reply[0])
 
 
