@@ -358,6 +358,7 @@ def test_closing_ends_who_waits_and_the_next_call_opens_anew(shards: list[RedisS
         assert len(ended) == 1
         layer.send(channel, numbered(1))
         assert numbers_of(layer, channel, 1) == [1]
+        layer.group_add("group", channel)  # it is a member; this waits until it is heard again
         layer.group_send("group", numbered(2))
         assert numbers_of(layer, channel, 1) == [2]
 
