@@ -14,6 +14,7 @@ from cluster_layer.crypto import Cipher
 from cluster_layer.errors import ConfigError
 from cluster_layer.links import Links, LinkSettings
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
+from cluster_layer.metrics.measured import MeasuredWriter
 from cluster_layer.node import Node, NodeState
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
@@ -45,7 +46,10 @@ class Runtime:
         settings = LinkSettings(config.prefix, config.timeout, config.connect_timeout)
         self.links = Links(topologies, settings, counters, presence)
         expiry_ms = round(config.expiry * 1000)
-        self.writer = Writer(self.links, counters, cipher, config.capacity_of, expiry_ms)
+        kind = Writer if config.metrics is None else MeasuredWriter
+        self.writer = kind(self.links, counters, cipher, config.capacity_of, expiry_ms)
+        if isinstance(self.writer, MeasuredWriter) and config.metrics is not None:
+            self.writer.metrics = config.metrics
         self.questioner = Questioner(self.links)
         self.poster = Poster(self.writer, self.links, counters, config.on_gap)
 

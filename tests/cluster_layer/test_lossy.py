@@ -72,7 +72,7 @@ async def test_a_layer_drops_what_it_says(shards: list[RedisServer]) -> None:
         readers = [asyncio.create_task(read(name)) for name in arrived]
 
         def all_accounted_for() -> bool:
-            dropped = layer.stats()["lost"].get("dropped", 0)
+            dropped: int = layer.stats()["lost"].get("dropped", 0)
             return dropped + sum(map(len, arrived.values())) == 600
 
         await eventually_async(all_accounted_for)

@@ -42,6 +42,8 @@ PURE = (
     "cluster_layer.order",
     "cluster_layer.controls",
     "cluster_layer.members",
+    "cluster_layer.terms",
+    "cluster_layer.metrics.hook",
     "chaos.history",
     "chaos.generators",
     "chaos.charts",
@@ -85,7 +87,8 @@ THIRD_PARTY = {
         "cluster_layer.controls",
         "chaos.environments.later",
     ),
-    "prometheus_client": ("cluster_layer.metrics.*",),
+    "opentelemetry": ("cluster_layer.metrics.open_telemetry",),
+    "prometheus_client": ("cluster_layer.metrics.prometheus",),
     "redis": (
         "cluster_layer.connection",
         "cluster_layer.endpoints",
