@@ -16,13 +16,15 @@ BENCH = [
     "psutil>=5.9",
 ]
 CHAOS = [*EMBEDDED, "channels_redis>=4.3"]
+# The build backend is among these, so that a wheel can be built where no network is.
+BUILD = ["build>=1.2", "setuptools>=77", "wheel"]
 TEST = [
+    *BUILD,
     *BENCH,
     *CHAOS,
     *ENCRYPTION,
     *METRICS,
     *DEMO,
-    "build>=1.2",
     "hypothesis>=6.100",
     "opentelemetry-sdk>=1.26",
     "mypy>=1.11",
@@ -35,9 +37,6 @@ TEST = [
     "ruff>=0.6",
     "types-setuptools",
     "uvloop>=0.19; platform_system != 'Windows'",
-    # The build backend, so that the packaging test also runs without a network.
-    "setuptools>=77",
-    "wheel",
 ]
 
 setup(
@@ -60,7 +59,7 @@ setup(
         ]
     ),
     package_data={
-        "cluster_layer": ["py.typed", "scripts/*.lua"],
+        "cluster_layer": ["py.typed", "scripts/*.lua", "demo/static/*"],
         "topology": ["py.typed"],
         "chaos": ["py.typed", "environments/clock.c"],
     },
@@ -77,6 +76,7 @@ setup(
     extras_require={
         "embedded": EMBEDDED,
         "bench": BENCH,
+        "build": BUILD,
         "chaos": CHAOS,
         "demo": DEMO,
         "encryption": ENCRYPTION,
@@ -86,6 +86,7 @@ setup(
     entry_points={
         "console_scripts": [
             "cluster-layer = cluster_layer.cli.main:main",
+            "cluster-layer-demo = cluster_layer.demo.__main__:main",
             "cluster-chaos = chaos.cli:main",
         ]
     },

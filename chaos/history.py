@@ -86,7 +86,8 @@ class Window:
 
     No `shards` means all shards, no `processes` all processes. Processes are named without a life.
     `invariant` is the promise by which it changes nothing (P5 of planned changes, P7 of ZooKeeper,
-    P10 of clocks): it explains no loss and no error. Empty: it may lose messages.
+    P10 of clocks): it explains no loss and no error. Empty: it may lose messages. Not 0: the names
+    of its shards are served elsewhere so many seconds after its begin.
     """
 
     fault: str
@@ -96,6 +97,7 @@ class Window:
     processes: tuple[str, ...] = ()
     effect: int = 0
     invariant: str = ""
+    rehomed_within_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

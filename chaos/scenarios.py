@@ -14,6 +14,8 @@ from chaos.workloads import WORKLOADS
 CALM: Final = Rhythm()
 STORM: Final = Rhythm(duration_s=(0.3, 2.5), pause_s=(0.5, 2.0), quiet_s=3.0)
 STATIC: Final = Rhythm(duration_s=(0.3, 1.0), pause_s=(0.8, 1.5), quiet_s=2.0, in_turn=True)
+#: A change takes some seconds, and so does the way back.
+CHANGING: Final = Rhythm(duration_s=(4.0, 6.0), pause_s=(11.0, 12.0), quiet_s=5.0)
 
 SKEWED: Final = "skewed-shards"  # what the window of such a run is called
 
@@ -69,6 +71,14 @@ class Scenario:
         return max(counts, default=0)
 
     @property
+    def spares(self) -> int:
+        return max((FAULTS[fault].spares for fault in self.faults), default=0)
+
+    @property
+    def monitors(self) -> int:
+        return max((FAULTS[fault].monitors for fault in self.faults), default=0)
+
+    @property
     def disturbs_others(self) -> tuple[str, ...]:
         """The faults that hurt also those who use the same shards for real."""
         return tuple(fault for fault in self.faults if FAULTS[fault].disturbs_others)
@@ -100,8 +110,9 @@ _ZOOKEEPER: Final = tuple(name for name, fault in FAULTS.items() if Need.ZOOKEEP
 def _of(workload: str) -> Iterable[Scenario]:
     yield Scenario(f"{workload}/calm", workload, ())
     yield Scenario(f"{workload}/skewed", workload, (), skewed=True)
-    for fault in FAULTS:
-        yield Scenario(f"{workload}/{fault}", workload, (fault,))
+    for name, fault in FAULTS.items():
+        rhythm = CHANGING if Need.CHANGES in fault.needs else CALM
+        yield Scenario(f"{workload}/{name}", workload, (name,), rhythm)
     yield Scenario(f"{workload}/static", workload, ("zookeeper-lost", "process-kill"), STATIC)
     yield Scenario(f"{workload}/storm", workload, _STORMY, STORM)
     yield Scenario(f"{workload}/zookeeper-storm", workload, (*_STORMY, *_ZOOKEEPER), STORM)

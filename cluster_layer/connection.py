@@ -1,6 +1,6 @@
 """One auto-pipelined connection to one shard.
 
-redis-py opens it (URL, TLS, ACL user, unix socket, Sentinel); from then on the transport is ours:
+From its opening on (`opening.py`) the transport is ours:
 all commands of one loop tick share one write, replies are matched in order, nothing is ever sent
 again, and a reply that is overdue breaks the connection, because behind it every later reply would
 be late as well.
@@ -9,15 +9,16 @@ be late as well.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import hiredis
-from redis.exceptions import RedisError
 
 from cluster_layer.batching import Batch, Command, Waiter
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
-from cluster_layer.keys import incarnation_of, parse_info
+from cluster_layer.opening import open_transport
+from cluster_layer.session import Session
 
 if TYPE_CHECKING:
     from cluster_layer.endpoints import Endpoint
@@ -26,15 +27,9 @@ MAX_PENDING = 100_000  # commands; more than this would not be answered within a
 WRITE_AT = 128  # posted commands that do not wait for the end of the tick
 HIGH_WATER_BYTES = 1 << 20  # above this much in the socket's buffer, commands stay unsent
 CHECK_S = 0.1  # how late an overdue reply may be noticed
+LOOK_S = 0.005  # for the loop to look at its sockets
 
 _NOTHING = object()
-
-
-class _Detached:
-    """Stands in for the transport in redis-py's stream writer once the transport is ours."""
-
-    def is_closing(self) -> bool:
-        return True
 
 
 class Caller(Waiter, Protocol):
@@ -43,27 +38,14 @@ class Caller(Waiter, Protocol):
     def set_exception(self, error: Any, /) -> None: ...
 
 
-class CommandRefused(ShardUnavailable):
-    """The shard answered with an error instead of executing the command."""
-
-
-class NothingListens(ShardUnavailable):
-    """The host refused the connection: the shard's process is gone."""
-
-
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Session):
     """A socket to a shard, its incarnation, and the commands in flight on it.
 
     Use `open`. All methods belong to the loop on which it was opened.
     """
 
     def __init__(self, shard: str, timeout_s: float) -> None:
-        self.shard = shard
-        self.timeout_s = timeout_s
-        self.incarnation = ""
-        self.client_id = 0
-        self.lost: str | None = None  # the reason, once it is
-        self.on_lost: Callable[[], None] | None = None
+        Session.__init__(self, shard, timeout_s)
         self._loop = asyncio.get_running_loop()
         self._batch = Batch()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -71,8 +53,7 @@ class Connection(asyncio.Protocol):
         self._gone = asyncio.Event()
         self._flush_due = False
         self._paused = False
-        self._clock_offset_ms = 0.0
-        self._life = b""
+        self._received = 0  # reads that brought something
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -80,15 +61,32 @@ class Connection(asyncio.Protocol):
         cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
     ) -> Self:
         """Connect and learn the incarnation. ShardUnavailable: it can't be used now."""
-        connection = cls(shard, timeout_s)
+        connection = await cls.connect(
+            endpoint, shard, connect_timeout_s=connect_timeout_s, timeout_s=timeout_s
+        )
         try:
-            connection._adopt(await _open_transport(endpoint, shard, connect_timeout_s))
             await connection.identify()
         except DeliveryUnknown as error:
             raise ShardUnavailable(shard, error.reason) from error
         finally:
             if not connection.incarnation:
                 connection.close("not opened")
+        return connection
+
+    @classmethod
+    async def connect(
+        cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
+    ) -> Self:
+        """Connect, and ask nothing: also of a replica, or as a user who may do little.
+
+        ShardUnavailable.
+        """
+        connection = cls(shard, timeout_s)
+        try:
+            connection._adopt(await open_transport(endpoint, shard, connect_timeout_s))
+        except BaseException:
+            connection.close("not opened")
+            raise
         return connection
 
     # -- calls
@@ -100,12 +98,12 @@ class Connection(asyncio.Protocol):
         raises ShardUnavailable (never written) or DeliveryUnknown.
         """
         future = self._loop.create_future()
-        if self._queue(commands, future, self._loop.time() + (timeout_s or self.timeout_s)):
+        if self._queue(commands, future, monotonic() + (timeout_s or self.timeout_s)):
             self._write_soon()
         return future
 
     def post(self, commands: Sequence[Command], waiter: Caller, deadline: float) -> None:
-        """As `call`, for a waiter of the caller's own; `deadline` in loop time.
+        """As `call`, for a waiter of the caller's own; `deadline` in monotonic time.
 
         Who does not wait may queue many in one tick: they leave in several writes, so that the
         shard has something to do meanwhile.
@@ -115,57 +113,6 @@ class Connection(asyncio.Protocol):
                 self._write_soon()
             else:
                 self._flush()
-
-    async def execute(self, *commands: Command, timeout_s: float | None = None) -> Any:
-        """The reply of one command, or the list of replies of several.
-
-        CommandRefused: the shard did not execute it (of several: one of them; the others did run).
-        """
-        reply = await self.call(commands, timeout_s)
-        for answer in reply if len(commands) > 1 else (reply,):
-            refusal = self.refusal(answer)
-            if refusal is not None:
-                raise refusal
-        return reply
-
-    def refusal(self, reply: Any) -> CommandRefused | None:
-        """The error that a reply is, if it is one."""
-        if isinstance(reply, hiredis.ReplyError):
-            return CommandRefused(self.shard, str(reply))
-        return None
-
-    async def identify(self) -> None:
-        """Read the incarnation and the shard's clock. ShardUnavailable: not a primary."""
-        seconds_us, server, replication, client_id = await self.execute(
-            ("TIME",), ("INFO", "server"), ("INFO", "replication"), ("CLIENT", "ID")
-        )
-        replication = parse_info(replication.decode())
-        if replication.get("role") != "master":
-            raise ShardUnavailable(self.shard, "it is a replica")
-        # The earliest moment at which the shard can have looked at its clock: fences err on the
-        # strict side.
-        shard_ms = int(seconds_us[0]) * 1000 + int(seconds_us[1]) / 1000
-        self._clock_offset_ms = shard_ms - self._loop.time() * 1000
-        self.client_id = client_id
-        self._life = b"master_replid:" + replication["master_replid"].encode()
-        self.incarnation = incarnation_of(
-            parse_info(server.decode())["run_id"], replication["master_replid"]
-        )
-
-    def require_same_life(self, replication: bytes) -> None:
-        """Compare an INFO replication that came with a destructive read.
-
-        A server that followed another one and leads again has the other's old data, under keys of
-        our incarnation, and need not have closed our connection. ShardUnavailable: it is so, and
-        what was read is none of ours.
-        """
-        if self._life not in replication:
-            self.close("the shard has begun another life")
-            raise ShardUnavailable(self.shard, "the shard has begun another life")
-
-    def shard_time_ms(self) -> float:
-        """The shard's clock, as of the last look at it; early by at most one round trip."""
-        return self._loop.time() * 1000 + self._clock_offset_ms
 
     @property
     def busy(self) -> bool:
@@ -200,6 +147,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
+        self._received += 1
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _NOTHING:
@@ -256,10 +204,18 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _check(self) -> None:
-        if self._overdue(self._loop.time()):
-            self.close(f"no answer within {self.timeout_s:g} s")
+        if self._overdue(monotonic()):
+            # A process that was stopped is woken with its timers first: the answer may be here.
+            self._checker = self._loop.call_later(LOOK_S, self._judge, self._received)
         else:
             self._checker = self._loop.call_later(CHECK_S, self._check)
+
+    def _judge(self, received: int) -> None:
+        """An answer was overdue when so many reads had brought something."""
+        if self._received == received and self._overdue(monotonic()):
+            self.close(f"no answer within {self.timeout_s:g} s")
+        else:
+            self._check()
 
 
 def _fail(
@@ -271,36 +227,3 @@ def _fail(
     for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error(shard, reason))
-
-
-def _was_refused(error: BaseException | None) -> bool:
-    """Whether the host said that nothing listens there; redis-py wraps the system's error."""
-    while error is not None:
-        if isinstance(error, ConnectionRefusedError):
-            return True
-        error = error.__context__
-    return False
-
-
-async def _open_transport(
-    endpoint: Endpoint, shard: str, connect_timeout_s: float
-) -> asyncio.Transport:
-    raw: Any = endpoint.new_connection(connect_timeout_s)
-    try:
-        async with asyncio.timeout(connect_timeout_s):
-            await raw.connect()
-    except (RedisError, OSError, TimeoutError) as error:
-        await raw.disconnect(nowait=True)
-        reason = str(error) or f"no connection within {connect_timeout_s:g} s"
-        kind = NothingListens if _was_refused(error) else ShardUnavailable
-        raise kind(shard, reason) from None
-    except BaseException:
-        await raw.disconnect(nowait=True)
-        raise
-    # redis-py has no public way to hand a connection over; these names are the same in 5.0 to 8.1,
-    # which the tests run against. Both objects close the transport when they are collected.
-    writer = raw._writer  # noqa: SLF001
-    transport = cast(asyncio.Transport, writer.transport)
-    writer._transport = _Detached()  # noqa: SLF001
-    raw._reader = raw._writer = None  # noqa: SLF001
-    return transport

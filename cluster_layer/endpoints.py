@@ -19,6 +19,7 @@ from topology.model import redacted_url
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
+    from redis.connection import AbstractConnection as BlockingConnection
 
 _NOTATIONS = (
     'a URL ("redis://host:6379/0", "rediss://...", "unix:///path"), a (host, port) pair, '
@@ -117,6 +118,24 @@ class Endpoint:
             return (MasterTLSConnection if tls else MasterConnection)(**options)
         connection: AbstractConnection = _connection_class(self.scheme)(**options)
         return connection
+
+    def new_blocking_connection(self, connect_timeout_s: float) -> BlockingConnection:
+        """The same without asyncio; `connect_timeout_s` bounds each step of connect()."""
+        options = {**self._options, **_common_options(connect_timeout_s, blocking=True)}
+        if self.scheme in _SENTINEL_SCHEMES:
+            from cluster_layer.sentinel import BlockingMasterConnection, BlockingMasterTLSConnection
+
+            tls = self.scheme == "rediss+sentinel"
+            return (BlockingMasterTLSConnection if tls else BlockingMasterConnection)(**options)
+        from redis import connection
+
+        kind = {
+            "redis": connection.Connection,
+            "rediss": connection.SSLConnection,
+            "unix": connection.UnixDomainSocketConnection,
+        }[self.scheme]
+        blocking: BlockingConnection = kind(**options)
+        return blocking
 
 
 _SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
@@ -244,17 +263,19 @@ def _connection_class(scheme: str) -> type[AbstractConnection]:
     }[scheme]
 
 
-def _common_options(connect_timeout_s: float) -> dict[str, Any]:
-    from redis.asyncio.retry import Retry
+def _common_options(connect_timeout_s: float, *, blocking: bool = False) -> dict[str, Any]:
+    from redis import asyncio, retry
     from redis.backoff import NoBackoff
+
+    kind: Any = retry.Retry if blocking else asyncio.retry.Retry
 
     return {
         "protocol": 2,
         "decode_responses": False,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": kind(NoBackoff(), 0),
         "retry_on_timeout": False,
         "health_check_interval": 0,
-        "socket_timeout": None,
+        "socket_timeout": connect_timeout_s if blocking else None,
         "socket_connect_timeout": connect_timeout_s,
     }
 

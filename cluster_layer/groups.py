@@ -26,9 +26,10 @@ from cluster_layer.buffers import Audience, BriefSharedParcel, Mailbox, Parcel, 
 from cluster_layer.controls import LogEntry, control, log_entry
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import MAX_REDIRECTIONS, Link, Links, Redirected
+from cluster_layer.links import Link, Links
 from cluster_layer.members import Group, Member
 from cluster_layer.routing import Routes
+from cluster_layer.running import MAX_REDIRECTIONS, Redirected
 from cluster_layer.subscriber import Subscriber
 from topology.errors import ClusterError
 

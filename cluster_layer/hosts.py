@@ -12,12 +12,14 @@ from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher
 from cluster_layer.errors import ConfigError
-from cluster_layer.links import Links, LinkSettings
+from cluster_layer.links import Links
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
 from cluster_layer.metrics.measured import MeasuredWriter
 from cluster_layer.node import Node, NodeState
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
+from cluster_layer.running import Homes, LinkSettings
+from cluster_layer.seats import Seats
 from cluster_layer.topologies import Topologies, fixed_topologies
 from cluster_layer.unconfirmed import Poster
 from cluster_layer.writer import Writer
@@ -43,13 +45,8 @@ class Runtime:
         presence: Presence,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        settings = LinkSettings(config.prefix, config.timeout, config.connect_timeout)
-        self.links = Links(topologies, settings, counters, presence)
-        expiry_ms = round(config.expiry * 1000)
-        kind = Writer if config.metrics is None else MeasuredWriter
-        self.writer = kind(self.links, counters, cipher, config.capacity_of, expiry_ms)
-        if isinstance(self.writer, MeasuredWriter) and config.metrics is not None:
-            self.writer.metrics = config.metrics
+        self.links = Links(topologies, _settings_of(config), counters, presence)
+        self.writer = _writer_over(self.links, config, counters, cipher)
         self.questioner = Questioner(self.links)
         self.poster = Poster(self.writer, self.links, counters, config.on_gap)
 
@@ -76,6 +73,7 @@ class Hosts:
         self._counters = counters
         self._cipher = cipher
         self._state = NodeState(process_id, config, counters)
+        self._seats: Seats | None = None
         self._lock = threading.RLock()
         self._ages = Ages()
         # Made now, so that a mistake in its URL or options shows at once; connects at `open`.
@@ -129,6 +127,22 @@ class Hosts:
             return self.own_runtime()
         return self._background_runtime()[1]
 
+    def seats(self) -> Seats:
+        """What threads without a loop write with."""
+        seats = self._seats
+        if seats is not None:
+            return seats
+        with self._lock:
+            if self._seats is None:
+                config, counters, cipher = self._config, self._counters, self._cipher
+                self._seats = Seats(
+                    self._topologies,
+                    _settings_of(config),
+                    counters,
+                    lambda links: _writer_over(links, config, counters, cipher),
+                )
+            return self._seats
+
     def receiver(self) -> Node:
         """The node; on the running loop if there was none."""
         node = self.node
@@ -164,7 +178,9 @@ class Hosts:
         connected = dict.fromkeys(self.routes.endpoints(), False)
         for runtime in self.runtimes():
             for shard, up in runtime.links.connected().items():
-                connected[shard] = connected[shard] or up
+                connected[shard] = connected.get(shard, False) or up
+        if self._seats is not None:
+            connected |= dict.fromkeys(self._seats.connected(), True)
         return connected
 
     def _follow_store(self, topology: Topology) -> None:
@@ -198,6 +214,8 @@ class Hosts:
 
     def abandon(self) -> None:
         """Close in the background what lives there; for a layer that nobody holds any more."""
+        if self._seats is not None:
+            self._seats.close()
         for loop in list(self._runtimes):
             if loop.is_running():
                 asyncio.run_coroutine_threadsafe(self._close_on_loop(loop), loop)
@@ -217,7 +235,10 @@ class Hosts:
             self._previous = node or self._previous
             runtimes, self._runtimes = list(self._runtimes.values()), {}
             follower, self._follower = self._follower, None
+            seats, self._seats = self._seats, None
             self.opened = False
+        if seats is not None:
+            seats.close()
         if node is not None:
             await _close_on(node.loop, node)
         for runtime in runtimes:
@@ -230,6 +251,8 @@ class Hosts:
     def _background_runtime(self) -> tuple[BackgroundLoop, Runtime]:
         background = background_loop()
         runtime = self._runtimes.get(background.loop)
+        if runtime is None and background.loop is _running_loop():
+            return background, self.own_runtime()
         if runtime is None:
             with self._lock:
                 runtime = self._runtimes.get(background.loop)
@@ -275,6 +298,17 @@ class Hosts:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
                 await run_on(successor.loop, successor.ready())
+
+
+def _settings_of(config: Config) -> LinkSettings:
+    return LinkSettings(config.prefix, config.timeout, config.connect_timeout)
+
+
+def _writer_over(
+    links: Homes[Any], config: Config, counters: Counters, cipher: Cipher | None
+) -> Writer:
+    arguments = (links, counters, cipher, config.capacity_of, round(config.expiry * 1000))
+    return Writer(*arguments) if config.metrics is None else MeasuredWriter(config, *arguments)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

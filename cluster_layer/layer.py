@@ -22,7 +22,7 @@ from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, 
 from cluster_layer.flush import flush
 from cluster_layer.health import Health, through_all
 from cluster_layer.hosts import Hosts, Runtime
-from cluster_layer.loops import Handover, forks, run_on, runs_here
+from cluster_layer.loops import Handover, forks, is_for_one_call, run_on, runs_here
 from cluster_layer.many import send_many
 from cluster_layer.metrics.measured import measured
 from cluster_layer.names import (
@@ -36,7 +36,7 @@ from cluster_layer.order import Trail
 from cluster_layer.terms import USUAL, Terms, terms_of
 from cluster_layer.trails import Past, PastCell, recall, remember, settled
 from cluster_layer.unconfirmed import SETTLING_TIMEOUTS
-from cluster_layer.writer import TrailCell
+from cluster_layer.writer import TrailCell, Writer
 from topology.errors import ClusterError
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, runtime.writer.send, channel, body, terms)
+            await self._write(runtime, Writer.send, channel, body, terms)
         elif not self._queue(runtime, runtime.poster.send, channel, body, terms):
             await self._queue_in_turn(runtime, runtime.poster.send_in_turn, channel, body, terms)
 
@@ -209,7 +209,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, runtime.writer.group_send, group, body, terms)
+            await self._write(runtime, Writer.group_send, group, body, terms)
         elif not self._queue(runtime, runtime.poster.group_send, group, body, terms):
             in_turn = runtime.poster.group_send_in_turn
             await self._queue_in_turn(runtime, in_turn, group, body, terms)
@@ -230,6 +230,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         that were popped from a normal channel go back to it. Whoever waits in receive() gets
         LayerClosed.
         """
+        self._checked_process_id()  # what the parent of a fork has opened is not ours to close
         await self._hosts.close()
 
     # -- beyond it
@@ -369,7 +370,7 @@ class ClusterChannelLayer(BaseChannelLayer):
     async def _write(
         self,
         runtime: Runtime,
-        write: Callable[[str, bytes, TrailCell, Terms], Coroutine[Any, Any, None]],
+        write: Callable[[Writer, str, bytes, TrailCell, Terms], Coroutine[Any, Any, None]],
         name: str,
         body: bytes,
         terms: Terms,
@@ -377,7 +378,13 @@ class ClusterChannelLayer(BaseChannelLayer):
         past = recall(self._scope)
         cell = TrailCell(past if isinstance(past, Trail) else await self._settled(past))
         try:
-            await _on(runtime, write(name, body, cell, terms))
+            if runs_here(runtime.loop):
+                await write(runtime.writer, name, body, cell, terms)
+            elif is_for_one_call(asyncio.get_running_loop()):
+                with self._hosts.seats().seat(name) as seat:
+                    await write(seat.writer, name, body, cell, terms)
+            else:
+                await run_on(runtime.loop, write(runtime.writer, name, body, cell, terms))
         finally:
             remember(self._scope, cell.trail)
 

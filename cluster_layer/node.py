@@ -108,6 +108,7 @@ class Node:
         self.follow()
         self._watchdog = Watchdog()
         self._losses = LossLog(counters)
+        self._links.report()  # from now on it has duties, which come before its first join
         self._sweeper = self._spawn(self._sweep_forever())
 
     @property
@@ -279,17 +280,39 @@ class Node:
         if name.endswith("!"):
             self.watch_inbox(name)
             return await self._receive_any(name)
-        box = self.mailboxes.open(name)
-        if not box.watched:
-            if is_process_specific(name):
-                self.watch_inbox(inbox_name(name))
-            box.watched = True
+        self.watch(name)
         while not self.closed:
             parcel = self.take(name)
             if parcel is not None:
                 return name, parcel
             await self.message_for(name)
         raise NodeClosed
+
+    def watch(self, name: str) -> Mailbox:
+        """Begin to take in what comes for a channel; a normal one needs a receiver, too."""
+        box = self.mailboxes.open(name)
+        if not box.watched:
+            if is_process_specific(name):
+                self.watch_inbox(inbox_name(name))
+            box.watched = True
+        return box
+
+    def when_asked(self, name: str, callback: Callable[[], None]) -> bool:
+        """Call it as often as a home of a normal channel with a receiver has been asked once more.
+
+        False: never, the homes are away.
+        """
+        homes = self._links.routes.homes_of(name)
+        queues = [self._queues[shard] for shard in homes if shard in self._queues]
+        asked = [queue for queue in queues if queue.can_ask]
+        for queue in asked:
+            queue.when_asked(callback)
+        return bool(asked)
+
+    async def read_to_end(self, name: str) -> None:
+        """Take in what is in the inbox of a process-specific channel. ClusterError: it can't be."""
+        for shard in self._links.routes.homes_of(inbox_name(name)):
+            await self.come_to_the_end(Lane(shard, INBOX))
 
     def take(self, name: str) -> Parcel | None:
         """The next message of a channel, if there is one."""

@@ -15,7 +15,8 @@ from typing import ClassVar, Generic, TypeVar, cast
 from cluster_layer.connection import Connection
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import BACKOFF_S, Link
+from cluster_layer.links import Link
+from cluster_layer.running import BACKOFF_S
 
 logger = logging.getLogger("cluster_layer")
 

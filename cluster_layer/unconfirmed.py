@@ -18,16 +18,19 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, Final
 
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.gap_watch import tell
 from cluster_layer.gaps import OnGap, unconfirmed
-from cluster_layer.links import Links, Redirected
+from cluster_layer.links import Links
 from cluster_layer.names import inbox_name
 from cluster_layer.order import Lane, Trail
+from cluster_layer.running import Redirected
+from cluster_layer.session import CommandRefused
 from cluster_layer.terms import USUAL, Terms
 from cluster_layer.trails import Past, PastCell, Unanswered, settled
 from cluster_layer.writer import TrailCell, Writer
@@ -136,7 +139,7 @@ class Poster:
             return None
         if isinstance(past, Trail):
             return past
-        return past.before if past.on_their_way else past.trail(self._loop.time())
+        return past.before if past.on_their_way else past.trail(monotonic())
 
     def _queue(self, write: Write, past: Past, trail: Trail) -> Past | None:
         link = self._links.to(write.shard)
@@ -239,7 +242,9 @@ class Poster:
         found: dict[Lane | None, tuple[str, int] | None] = {}
         try:
             with contextlib.suppress(Redirected):
-                await self._links.to(shard).settled(max(posted.fence for posted, _ in doubts))
+                link = self._links.to(shard)
+                fence = max(posted.fence for posted, _ in doubts)
+                await link.settled(fence, link.keys.incarnation)
             for lane in {posted.write.lane for posted, _ in doubts}:
                 if lane is not None:
                     found[lane] = await self._writer.settled_position(lane)
@@ -249,10 +254,9 @@ class Poster:
                 self._report(posted.write.name, error, "unknown")
                 life, position = found.get(posted.write.lane) or ("", None)
                 unanswered = posted.unanswered
-                # What was written to another life of the shard is lost.
-                is_lost = bool(life) and unanswered is not None and life != unanswered.incarnation
-                position = None if is_lost else position
-                self._finish(posted, position, in_doubt=position is None and not is_lost)
+                if unanswered is None or life != unanswered.incarnation:
+                    position = None  # of another life of the shard
+                self._finish(posted, position, in_doubt=position is None)
 
     # -- what the topology has moved
 
@@ -271,13 +275,13 @@ class Poster:
     async def _stretch_again(self, unanswered: Unanswered) -> None:
         """Once all that was on its way with it has been answered too, by the same refusal."""
         refused = self._refused_on[unanswered]
-        deadline = self._loop.time() + SETTLING_TIMEOUTS * self._timeout_s
-        while len(refused) < unanswered.on_their_way and self._loop.time() < deadline:
+        deadline = monotonic() + SETTLING_TIMEOUTS * self._timeout_s
+        while len(refused) < unanswered.on_their_way and monotonic() < deadline:
             await asyncio.sleep(AGAIN_CHECK_S)
         del self._refused_on[unanswered]
         cell = TrailCell(unanswered.before)
         if unanswered.position is not None:
-            lane, life, now = unanswered.lane, unanswered.incarnation, self._loop.time()
+            lane, life, now = unanswered.lane, unanswered.incarnation, monotonic()
             cell.trail = cell.trail.after(lane, life, unanswered.position, now, unanswered.epoch)
         await self._written_again(refused, cell)
 
@@ -303,7 +307,7 @@ class Poster:
         unanswered = posted.unanswered
         assert unanswered is not None  # noqa: S101 - groups have lanes
         assert position is not None  # noqa: S101 - the shard has named it
-        lane, life, now = unanswered.lane, unanswered.incarnation, self._loop.time()
+        lane, life, now = unanswered.lane, unanswered.incarnation, monotonic()
         cell = TrailCell(unanswered.before.after(lane, life, position, now, unanswered.epoch))
         try:
             await self._writer.send_to_members(write, cell)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from cluster_layer import scripts
@@ -18,9 +18,9 @@ from cluster_layer.crypto import Cipher, channel_context, group_context
 from cluster_layer.envelope import CONTROL, MESSAGE, encode
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import MAX_REDIRECTIONS, Link, Links, Redirected
 from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.order import GROUP, INBOX, Lane, Lanes, Trail
+from cluster_layer.running import MAX_REDIRECTIONS, Homes, Redirected, Runner
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms
 from cluster_layer.writes import Append, Publish, Push, Write
@@ -39,11 +39,14 @@ class TrailCell:
 
 
 class Writer:
-    """Writes messages and memberships; belongs to one loop. Bodies come encoded, not sealed."""
+    """Writes messages and memberships; belongs to one loop, or to one thread at a time.
+
+    Bodies come encoded, not sealed.
+    """
 
     def __init__(
         self,
-        links: Links,
+        links: Homes[Any],
         counters: Counters,
         cipher: Cipher | None,
         capacity_of: Callable[[str], int],
@@ -55,7 +58,6 @@ class Writer:
         self._prefix = links.settings.prefix
         self._capacity_of = capacity_of
         self._expiry_ms = expiry_ms
-        self._loop = asyncio.get_running_loop()
         self._inbox_lanes = Lanes(INBOX)
         self._group_lanes = Lanes(GROUP)
 
@@ -95,7 +97,9 @@ class Writer:
 
     async def send_to_members(self, write: Publish, cell: TrailCell) -> None:
         """Send a group's message to the members that no subscriber serves."""
-        await asyncio.gather(*(self._send_to_member(name, write, cell) for name in write.members))
+        await self._links.together(
+            [self._send_to_member(name, write, cell) for name in write.members]
+        )
 
     def message(
         self, channel: str, body: bytes, trail: Trail, terms: Terms = USUAL
@@ -118,7 +122,7 @@ class Writer:
         sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
         routes = self._links.routes
         lane = self._group_lanes[routes.shard_of(group)]
-        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000, routes.epoch)
+        marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
         expiry_ms = terms.expiry_ms or self._expiry_ms
         envelope = encode(MESSAGE, expiry_ms, None, marks, sealed, terms.exclude)
         return Publish(group, lane, routes.epoch, envelope, body, terms)
@@ -171,7 +175,7 @@ class Writer:
     ) -> Append:
         routes = self._links.routes
         lane = self._inbox_lanes[routes.shard_of(inbox_name(channel))]
-        marks = trail.marks(lane, self._loop.time(), self._expiry_ms / 1000, routes.epoch)
+        marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
         envelope = encode(kind, terms.expiry_ms or self._expiry_ms, channel, marks, sealed)
         capacity = self._capacity_of(channel)
         # By the inbox's expiry, which is that of all its entries, the shard makes room.
@@ -212,18 +216,20 @@ class Writer:
         lane = write.lane
         try:
             reply = await link.run(write.script, write.epoch, write.build)
-        except asyncio.CancelledError:
-            if lane is not None:
-                self._doubt(cell, link, lane, write)
-            raise
         except DeliveryUnknown:
             if lane is not None:
                 self._doubt(cell, link, lane, write)
                 await self.make_certain(cell, (lane,))
             raise
+        except ClusterError:
+            raise
+        except BaseException:  # cancelled, or interrupted by a signal
+            if lane is not None:
+                self._doubt(cell, link, lane, write)
+            raise
         position = write.accepted(reply, self._counters)
         if lane is not None and position is not None:
-            life, now = link.keys.incarnation, self._loop.time()
+            life, now = link.keys.incarnation, monotonic()
             cell.trail = cell.trail.after(lane, life, position, now, write.epoch)
 
     async def settled_position(self, lane: Lane) -> tuple[str, int] | None:
@@ -248,10 +254,10 @@ class Writer:
             found = await self.settled_position(lane)
             if found is not None:
                 epoch = self._links.routes.epoch
-                cell.trail = cell.trail.after(lane, *found, self._loop.time(), epoch)
+                cell.trail = cell.trail.after(lane, *found, monotonic(), epoch)
 
-    def _doubt(self, cell: TrailCell, link: Link, lane: Lane, write: Write) -> None:
-        life, now = link.keys.incarnation, self._loop.time()
+    def _doubt(self, cell: TrailCell, link: Runner[Any], lane: Lane, write: Write) -> None:
+        life, now = link.keys.incarnation, monotonic()
         cell.trail = cell.trail.in_doubt(lane, life, write.fingerprint(), now, write.epoch)
 
     async def _send_to_member(self, channel: str, write: Publish, cell: TrailCell) -> None:

@@ -90,16 +90,14 @@ def plan_back(topology: Topology, former: Topology, summary: str = "") -> Plan:
     """From the topology back to the table and the shards of a former one of the same cluster.
 
     Shards that are down now stay down; what they owned stays where it is, or goes to the others
-    by weight if its shard leaves. ChangeUnderWay if there is a change.
+    by weight if its shard leaves. One that was down then and lives now is drained: a plan loses
+    nothing. ChangeUnderWay if there is a change.
     """
     require_idle(topology)
     if former.cluster != topology.cluster:
         raise TopologyInvalid(f"{former.cluster} is another cluster than {topology.cluster}")
-    down = {shard.id for shard in topology.shards if shard.state is ShardState.DOWN}
-    wanted = tuple(
-        replace(shard, state=ShardState.DOWN) if shard.id in down else shard
-        for shard in former.final_shards()
-    )
+    state_now = {shard.id: shard.state for shard in topology.shards}
+    wanted = tuple(_brought_back(shard, state_now.get(shard.id)) for shard in former.final_shards())
     able = {shard.id for shard in wanted if shard.state is not ShardState.DOWN}
     now = topology.table.owners
     owners = [
@@ -113,6 +111,14 @@ def plan_back(topology: Topology, former: Topology, summary: str = "") -> Plan:
         if source != target
     )
     return Plan(topology.cluster, topology.epoch, summary, wanted, moves)
+
+
+def _brought_back(former: Shard, state_now: ShardState | None) -> Shard:
+    if state_now is ShardState.DOWN:
+        return replace(former, state=ShardState.DOWN)
+    if former.state is ShardState.DOWN and state_now is not None:
+        return replace(former, state=ShardState.DRAINING)
+    return former
 
 
 def table_after(plan: Plan, topology: Topology) -> SlotTable:

@@ -42,6 +42,21 @@ class TopologyStore(Protocol):
         """End threads and connections; every later call raises StoreUnavailable. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreServer:
+    """One server of a store, as seen from here."""
+
+    address: str  #: host and port, or the path of a file
+    reason: str | None = None  #: why it does not serve; None: it does
+    latency_s: float | None = None
+    role: str | None = None  #: in an ensemble; None: it does not say
+    version: str | None = None
+
+    @property
+    def serves(self) -> bool:
+        return self.reason is None
+
+
 class Lock(Protocol):
     """A lock that was taken. It ends with its holder's process, at the latest some time later."""
 
@@ -70,6 +85,12 @@ class OperatorStore(TopologyStore, Protocol):
 
     def holder(self, name: str) -> Holder | None:
         """Who has the lock; None: nobody."""
+
+    def servers(self) -> Sequence[StoreServer]:
+        """How each server of the store is, in the order of its URL; changes nothing that matters.
+
+        StoreUnavailable only if this store is closed: what does not serve is told as such.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +142,7 @@ class ShardStatus:
     reason: str | None = None  #: why it could not be reached
     latency_s: float | None = None
     version: str | None = None
+    mode: str | None = None  #: "standalone"; "cluster" or "sentinel" are no shard's
     role: str | None = None  #: of replication: "master" or "slave"
     replicas: int | None = None
     incarnation: str | None = None
@@ -131,9 +153,10 @@ class ShardStatus:
     persistence: str | None = None  #: "none", or what writes to disk: "rdb", "aof", "rdb, aof"
     commands_per_s: float | None = None
     connections: int | None = None
+    max_connections: int | None = None
     clock_offset_s: float | None = None  #: its clock against ours
     keys: int | None = None
-    missing_permissions: tuple[str, ...] = field(default=())  #: commands that it refuses us
+    missing_permissions: tuple[str, ...] = field(default=())  #: what it refuses us, if asked
 
     @property
     def reachable(self) -> bool:

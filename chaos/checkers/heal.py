@@ -1,4 +1,7 @@
-"""P6: what a fault broke works again soon after its end, and receive() outlives every outage."""
+"""P6: what a fault broke works again soon after its end, and receive() outlives every outage.
+
+The names of a shard that is lost are served by others before that: see `rehomed`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from chaos.checkers.base import HEAL_S, Finding, finding, host_of, messages
+from chaos.checkers.rehomed import rehomed
 from chaos.history import WRITES, History, Operation, Outcome, Verb, Window
 
 
@@ -31,6 +35,11 @@ def check(history: History) -> Finding:
             else:
                 key = f"heal s: {window.fault}"
                 figures[key] = max(figures.get(key, 0.0), round(healed_s, 3))
+        if window.rehomed_within_s:
+            found = rehomed(history, window)
+            examined += found.examined
+            violations += found.violations
+            figures[f"new homes s: {window.fault}"] = round(found.longest_s, 3)
     return finding("P6", examined, violations, figures)
 
 

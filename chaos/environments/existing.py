@@ -143,7 +143,5 @@ def read_topology(url: str) -> Topology:
     except ClusterError as error:
         raise EnvironmentFailed(f"--topology {error}") from error
     if topology is None:
-        raise EnvironmentFailed(
-            "--topology: there is none; `cluster-layer topology init` makes one"
-        )
+        raise EnvironmentFailed("--topology: there is none; `cluster-layer init` makes one")
     return topology

@@ -127,12 +127,24 @@ class SlowDisk(Fault):
 
     async def inject(self) -> None:
         shard = self.own_shard
-        await shard.ask("EVAL", FILL, "0")
-        await shard.ask("CONFIG", "SET", "rdb-key-save-delay", SAVE_DELAY_US)
-        await shard.ask("BGSAVE", "SCHEDULE")
+        # Nobody attaches a replica meanwhile: its copy would be a dump, as slow as ours.
+        await shard.surgery.acquire()
+        try:
+            await shard.ask("EVAL", FILL, "0")
+            await shard.ask("CONFIG", "SET", "rdb-key-save-delay", SAVE_DELAY_US)
+            await shard.ask("BGSAVE", "SCHEDULE")
+        except CommandFailed:
+            shard.surgery.release()
+            raise
         self._stalling = asyncio.create_task(self._stall())
 
     async def heal(self) -> None:
+        try:
+            await self._end()
+        finally:
+            self.own_shard.surgery.release()
+
+    async def _end(self) -> None:
         self._stalling.cancel()
         await asyncio.gather(self._stalling, return_exceptions=True)
         shard = self.own_shard
@@ -140,13 +152,12 @@ class SlowDisk(Fault):
         info = await shard.ask("INFO", "persistence")
         if isinstance(info, bytes) and b"rdb_bgsave_in_progress:1" not in info:
             self.effect = 0  # it was over before: the disk was not slow enough
-        async with shard.surgery:
-            dumping = _children_of(shard.server.pid)
-            await asyncio.to_thread(shard.server.kill)
-            for child in dumping:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            await asyncio.to_thread(shard.server.start)
+        dumping = _children_of(shard.server.pid)
+        await asyncio.to_thread(shard.server.kill)
+        for child in dumping:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        await asyncio.to_thread(shard.server.start)
         await shard.ask("EVAL", UNFILL, "0")
 
     async def _stall(self) -> None:

@@ -1,28 +1,32 @@
 """One function per verb of the command line; none of them prints."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from cluster_layer.cli.options import StoreOptions
+from cluster_layer.cli.session import this_operator
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
-from topology import Shard, Topology, TopologyUnavailable, redacted_url, slot_of
+from cluster_layer.names import require_channel_name
+from topology import Shard, StaleEpoch, Topology, TopologyUnavailable, slot_of
+from topology.decisions import Decisions
 from topology.ids import new_cluster_id
+from topology.model import Phase
 from topology.planning import initial_topology
-from topology.ports import TopologyStore
-from topology.stores import open_store
 
 _NAMED_SHARD = re.compile(r"(?P<id>[A-Za-z0-9._-]+)=(?P<url>[a-z+]+://.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a channel or a group lives."""
+    """Where a channel or a group lives; while its slot moves it is served on two shards."""
 
     name: str
     slot: int
-    shard: Shard
+    shard: Shard  #: the one that is written to
+    other: Shard | None  #: the one to come (prepared), or the one that was (committed)
+    phase: Phase
 
 
 def shards_from(specifications: Sequence[str], weights: Sequence[str]) -> tuple[Shard, ...]:
@@ -47,49 +51,61 @@ def shards_from(specifications: Sequence[str], weights: Sequence[str]) -> tuple[
     )
 
 
-def init(store_url: str, options: Mapping[str, object], shards: Iterable[Shard]) -> Topology:
+async def init(
+    store_options: StoreOptions, shards: Iterable[Shard], *, dry_run: bool = False
+) -> Topology:
     """Create the store's first topology; StaleEpoch if it has one."""
     topology = initial_topology(shards, cluster=new_cluster_id())
-    with _opened(store_url, options) as store:
-        store.write(topology, expected_epoch=None)
+    with store_options.opened() as store:
+        if dry_run:
+            if (found := store.read()) is not None:
+                raise StaleEpoch(None, found.epoch)
+        else:
+            await Decisions(store, this_operator()).create(topology)
     return topology
 
 
-def read(store_url: str, options: Mapping[str, object]) -> Topology:
+def read(store_options: StoreOptions) -> Topology:
     """The store's topology; TopologyUnavailable if it has none."""
-    with _opened(store_url, options) as store:
+    with store_options.opened() as store:
         topology = store.read()
     if topology is None:
-        raise TopologyUnavailable(
-            f"{redacted_url(store_url)} has no topology; `topology init` creates the first one"
-        )
+        raise TopologyUnavailable(f"{store_options} has no topology; `init` creates the first one")
     return topology
 
 
-def locate(
-    store_url: str, options: Mapping[str, object], names: Iterable[str]
-) -> tuple[Place, ...]:
-    topology = read(store_url, options)
-    return tuple(Place(name, slot_of(name), topology.shard_of(name)) for name in names)
+def locate(store_options: StoreOptions, names: Iterable[str]) -> tuple[Place, ...]:
+    """InvalidName if one of them is neither a channel's nor a group's."""
+    wanted = list(names)
+    for name in wanted:
+        require_channel_name(name)  # every name of a group is one, too
+    topology = read(store_options)
+    return tuple(_place(topology, name) for name in wanted)
 
 
-def _weight_from(specification: str, known: Iterable[str]) -> tuple[str, float]:
+def _place(topology: Topology, name: str) -> Place:
+    slot = slot_of(name)
+    return Place(name, slot, topology.owner_of(slot), topology.other_home(slot), topology.phase)
+
+
+def weight_from(specification: str) -> tuple[str, float]:
+    """ "ID=NUMBER" as an id and a weight; ConfigError."""
     # From the right: a shard's id may be a URL's host, port and query.
     shard_id, _, weight = specification.rpartition("=")
-    if shard_id not in known:
-        raise ConfigError(
-            f"--weight {specification!r}: there is no shard {shard_id!r}, only {', '.join(known)}"
-        )
     try:
         return shard_id, float(weight)
     except ValueError:
         raise ConfigError(f"--weight {specification!r}: {weight!r} is not a number") from None
 
 
-@contextmanager
-def _opened(store_url: str, options: Mapping[str, object]) -> Iterator[TopologyStore]:
-    store = open_store(store_url, **options)
-    try:
-        yield store
-    finally:
-        store.close()
+def weighted(shard: Shard, weight: float | None) -> Shard:
+    return shard if weight is None else replace(shard, weight=weight)
+
+
+def _weight_from(specification: str, known: Iterable[str]) -> tuple[str, float]:
+    shard_id, weight = weight_from(specification)
+    if shard_id not in known:
+        raise ConfigError(
+            f"--weight {specification!r}: there is no shard {shard_id!r}, only {', '.join(known)}"
+        )
+    return shard_id, weight

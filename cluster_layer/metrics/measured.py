@@ -6,6 +6,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from cluster_layer.config import Config
 from cluster_layer.metrics.hook import Metrics, outcome_of
 from cluster_layer.names import inbox_name
 from cluster_layer.routing import Routes
@@ -35,14 +36,17 @@ async def measured(
 class MeasuredWriter(Writer):
     """A writer whose confirmed messages are measured; the unconfirmed ones are only counted."""
 
-    metrics: Metrics
+    def __init__(self, config: Config, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        assert config.metrics is not None  # noqa: S101 - else it is not measured
+        self._metrics: Metrics = config.metrics
 
     async def send(self, channel: str, body: bytes, cell: TrailCell, terms: Terms = USUAL) -> None:
         work = super().send(channel, body, cell, terms)
-        await measured(self.metrics, self._prefix, "send", channel, self._links.routes, work)
+        await measured(self._metrics, self._prefix, "send", channel, self._links.routes, work)
 
     async def group_send(
         self, group: str, body: bytes, cell: TrailCell, terms: Terms = USUAL
     ) -> None:
         work = super().group_send(group, body, cell, terms)
-        await measured(self.metrics, self._prefix, "group_send", group, self._links.routes, work)
+        await measured(self._metrics, self._prefix, "group_send", group, self._links.routes, work)

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cluster_layer.cli.main import main
+from tests.support.stored import stored
 from tests.support.zookeeper import ZooKeeperServer
-from topology import SLOTS, Topology
+from topology import SLOTS
 from topology.planning import initial_topology
-from topology.stores import open_store
 
 SHARDS = ("redis://h1:6379", "redis://h2:6379", "redis://h3:6379")
 
@@ -25,16 +25,6 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(main, arguments, env=environment)
 
 
-def stored(url: str) -> Topology:
-    store = open_store(url)
-    try:
-        topology = store.read()
-    finally:
-        store.close()
-    assert topology is not None
-    return topology
-
-
 def test_version() -> None:
     """--version prints the installed version."""
     result = run("--version")
@@ -43,7 +33,7 @@ def test_version() -> None:
 
 def test_init_creates_what_show_shows(store: str) -> None:
     """init writes the first topology, and show prints the same as init did."""
-    created = run("topology", "init", "--store", store, *SHARDS)
+    created = run("init", "--store", store, *SHARDS)
     assert created.exit_code == 0, created.output
     topology = stored(store)
     assert topology.epoch == 1
@@ -54,9 +44,9 @@ def test_init_creates_what_show_shows(store: str) -> None:
 
 def test_init_never_replaces_a_topology(store: str) -> None:
     """A second init is refused with exit code 1 and changes nothing."""
-    run("topology", "init", "--store", store, *SHARDS)
+    run("init", "--store", store, *SHARDS)
     before = stored(store)
-    second = run("topology", "init", "--store", store, "redis://other:6379")
+    second = run("init", "--store", store, "redis://other:6379")
     assert (second.exit_code, "epoch 1" in second.output) == (1, True)
     assert stored(store) == before
 
@@ -64,7 +54,7 @@ def test_init_never_replaces_a_topology(store: str) -> None:
 def test_shards_can_be_named_and_weighted(store: str) -> None:
     """ID=URL names a shard, --weight gives it its share."""
     named = [f"s{number}={url}" for number, url in enumerate(SHARDS)]
-    result = run("topology", "init", "--store", store, "--weight", "s0=2", "--json", *named)
+    result = run("init", "--store", store, "--weight", "s0=2", "--json", *named)
     assert result.exit_code == 0, result.output
     slots = {shard["id"]: shard["slots"] for shard in json.loads(result.output)["shards"]}
     assert slots == {"s0": SLOTS // 2, "s1": SLOTS // 4, "s2": SLOTS // 4}
@@ -72,7 +62,7 @@ def test_shards_can_be_named_and_weighted(store: str) -> None:
 
 def test_unnamed_shards_are_called_as_in_a_list_of_hosts(store: str) -> None:
     """A site that moves from `hosts` to a store keeps its table."""
-    run("topology", "init", "--store", store, *SHARDS)
+    run("init", "--store", store, *SHARDS)
     assert {shard.id for shard in stored(store).shards} == {"h1:6379", "h2:6379", "h3:6379"}
     found = stored(store)
     assert found.table == initial_topology(found.shards, cluster=found.cluster).table
@@ -80,7 +70,7 @@ def test_unnamed_shards_are_called_as_in_a_list_of_hosts(store: str) -> None:
 
 def test_locate_agrees_with_the_topology(store: str) -> None:
     """locate says slot and shard of each name, in order."""
-    run("topology", "init", "--store", store, *SHARDS)
+    run("init", "--store", store, *SHARDS)
     names = ["chat.lobby", "specific.abc!def", "emails"]
     result = run("locate", "--store", store, "--json", *names)
     assert result.exit_code == 0, result.output
@@ -96,12 +86,12 @@ def test_passwords_are_kept_and_never_shown(store: str) -> None:
     """The store holds the URL as given; no output holds the password."""
     url = "redis://user:s3cret@h1:6379"
     outputs = [
-        run("topology", "init", "--store", store, url),
+        run("init", "--store", store, url),
         run("topology", "show", "--store", store),
         run("topology", "show", "--store", store, "--json"),
         run("locate", "--store", store, "name"),
         run("locate", "--store", store, "--json", "name"),
-        run("topology", "init", "--store", store, url, url),
+        run("init", "--store", store, url, url),
     ]
     assert stored(store).shards[0].url == url
     assert not any("s3cret" in result.output for result in outputs)
@@ -110,25 +100,25 @@ def test_passwords_are_kept_and_never_shown(store: str) -> None:
 def test_an_empty_store_names_the_remedy(store: str) -> None:
     """Without a topology show fails with exit code 1 and says how to make one."""
     result = run("topology", "show", "--store", store)
-    assert (result.exit_code, "topology init" in result.output) == (1, True)
+    assert (result.exit_code, "`init`" in result.output) == (1, True)
 
 
 def test_the_store_may_come_from_the_environment(store: str) -> None:
     """CLUSTER_LAYER_STORE stands in for --store."""
-    assert run("topology", "init", *SHARDS, CLUSTER_LAYER_STORE=store).exit_code == 0
+    assert run("init", *SHARDS, CLUSTER_LAYER_STORE=store).exit_code == 0
     assert run("topology", "show", CLUSTER_LAYER_STORE=store).exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["topology", "init", "redis://h1:6379"], "--store"),
-        (["topology", "init", "--store", "mysql://h/x", "redis://h1:6379"], "zookeeper://"),
-        (["topology", "init", "--store", "{store}"], "SHARD"),
-        (["topology", "init", "--store", "{store}", "h1:6379"], "redis://"),
-        (["topology", "init", "--store", "{store}", "redis://h1", "redis://h1"], "two shards"),
-        (["topology", "init", "--store", "{store}", "a=redis://h1", "--weight", "b=2"], "'b'"),
-        (["topology", "init", "--store", "{store}", "a=redis://h1", "--weight", "a=x"], "number"),
+        (["init", "redis://h1:6379"], "--store"),
+        (["init", "--store", "mysql://h/x", "redis://h1:6379"], "zookeeper://"),
+        (["init", "--store", "{store}"], "SHARD"),
+        (["init", "--store", "{store}", "h1:6379"], "redis://"),
+        (["init", "--store", "{store}", "redis://h1", "redis://h1"], "two shards"),
+        (["init", "--store", "{store}", "a=redis://h1", "--weight", "b=2"], "'b'"),
+        (["init", "--store", "{store}", "a=redis://h1", "--weight", "a=x"], "number"),
         (["locate", "--store", "{store}"], "NAME"),
     ],
 )
@@ -142,7 +132,7 @@ def test_store_options_come_from_a_file(store: str, tmp_path: Path) -> None:
     """Options are read from a JSON file; a bad one is wrong usage, and its text is not quoted."""
     options = tmp_path / "options.json"
     options.write_text('{"timeout_s": 3}')
-    arguments = ["topology", "init", "--store", store, "--store-options", str(options)]
+    arguments = ["init", "--store", store, "--store-options", str(options)]
     assert run(*arguments, *SHARDS).exit_code == 0
     options.write_text('{"password": s3cret')
     result = run(*arguments, *SHARDS)
@@ -152,6 +142,6 @@ def test_store_options_come_from_a_file(store: str, tmp_path: Path) -> None:
 def test_zookeeper(zookeeper: ZooKeeperServer) -> None:
     """The production store works the same."""
     store = f"zookeeper://{zookeeper.hosts}/cli-test"
-    assert run("topology", "init", "--store", store, *SHARDS).exit_code == 0
+    assert run("init", "--store", store, *SHARDS).exit_code == 0
     assert run("topology", "show", "--store", store, "--json").exit_code == 0
-    assert run("topology", "init", "--store", store, *SHARDS).exit_code == 1
+    assert run("init", "--store", store, *SHARDS).exit_code == 1

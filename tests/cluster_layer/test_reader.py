@@ -12,8 +12,9 @@ from cluster_layer.connection import Connection
 from cluster_layer.embedded import RedisServer
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, LinkSettings
+from cluster_layer.links import Link
 from cluster_layer.reader import Reader
+from cluster_layer.running import LinkSettings
 from tests.support.parts import link_to
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async

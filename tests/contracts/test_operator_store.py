@@ -132,6 +132,16 @@ def test_of_many_at_once_one_gets_the_lock(place: Place) -> None:
         assert sum(pool.map(attempt, range(8))) == 1
 
 
+def test_a_store_tells_how_its_servers_are(place: Place) -> None:
+    """Each one that serves says how soon it answered; asking leaves the topology as it is."""
+    store = place.open()
+    (server,) = store.servers()
+    assert (server.serves, server.reason) == (True, None)
+    assert server.latency_s is not None
+    assert server.address in place.url or place.url.startswith(server.address)
+    assert store.read() is None
+
+
 def test_a_closed_store_has_neither(place: Place) -> None:
     """Every call afterwards is a definite error."""
     store = place.open()
@@ -141,6 +151,7 @@ def test_a_closed_store_has_neither(place: Place) -> None:
         store.history,
         lambda: store.lock("operator", ADA),
         lambda: store.holder("operator"),
+        store.servers,
     ):
         with pytest.raises(StoreUnavailable, match="closed") as caught:
             call()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from examples.chat.ledger import IN_FLIGHT_S, Answer, Ledger, Outage, ShardAccount, is_passed
+from cluster_layer.demo.ledger import IN_FLIGHT_S, Answer, Ledger, Outage, ShardAccount, is_passed
 
 # Shard b is away from 100 to 110, and has until 115 to heal.
 OUTAGE = Outage("b", killed_at=100.0, back_at=110.0, heal_limit_s=5.0)

@@ -53,6 +53,30 @@ async def test_direct_messages_from_other_processes_all_arrive(shards: list[Redi
             assert await receiver.call("receive", channel) == numbered(number)
 
 
+async def test_a_stopped_process_gets_what_came_meanwhile(shards: list[RedisServer]) -> None:
+    """SIGSTOP for longer than any deadline: what its shards gave away already waits for it."""
+    config = shared_config(shards, timeout=0.2)
+    async with open_layer(**config) as layer, Worker(config) as other:
+        channel, member = [await other.call("layer", "new_channel") for _ in range(2)]
+        await other.call("layer", "group_add", "group", member)
+        sources = (channel, member, *await names_on_all_shards(layer, "orders"))
+        for _ in range(3):  # where it is stopped is chance
+            receiving = [asyncio.create_task(other.call("receive", name)) for name in sources]
+            await asyncio.sleep(0.5)
+            other.stop()
+            try:
+                for number, name in enumerate(sources):
+                    group = name == member
+                    await (layer.group_send if group else layer.send)(
+                        "group" if group else name, numbered(number)
+                    )
+                await asyncio.sleep(1.7)
+            finally:
+                other.go_on()
+            got = await asyncio.gather(*receiving)
+            assert got == [numbered(number) for number in range(len(sources))]
+
+
 async def test_what_a_full_member_misses_is_counted(shards: list[RedisServer]) -> None:
     """Ten group messages to a member that holds three: seven are lost as full."""
     async with open_layer(shards, capacity=3) as layer:

@@ -87,6 +87,21 @@ class Worker:
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         return await answer
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self) -> None:
+        """SIGSTOP: it is there, and does nothing until `go_on()`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
@@ -117,6 +132,17 @@ async def workers(count: int, config: dict[str, Any]) -> AsyncIterator[list[Work
         yield made
     finally:
         await asyncio.gather(*(worker.__aexit__(None, None, None) for worker in made))
+
+
+@asynccontextmanager
+async def member(config: dict[str, Any]) -> AsyncIterator[Worker]:
+    """A worker with a member in a group, so that it has duties; it may be stopped."""
+    async with Worker(config) as worker:
+        try:
+            await worker.call("join", "group")
+            yield worker
+        finally:
+            worker.go_on()
 
 
 class _Verbs:

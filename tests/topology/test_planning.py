@@ -248,3 +248,15 @@ def test_a_plan_back_leaves_lost_shards_alone() -> None:
     assert table_after(back, lost).counts() == {"b": SLOTS}
     with pytest.raises(TopologyInvalid, match="another cluster"):
         plan_back(lost, replace(before, cluster="0" * 16))
+
+
+def test_a_plan_back_drains_what_was_down_and_lives_now() -> None:
+    """A shard that was taken back gives its slots away by a plan, and loses nothing."""
+    a, b = (Shard(x, f"redis://{x}") for x in "ab")
+    first = initial_topology([a, b], cluster=CLUSTER)
+    shards = (replace(a, state=ShardState.DOWN), b)
+    lost = replace(first, epoch=2, shards=shards, table=rehomed(first.table, shards))
+    returned = applied(plan(lost, [a, b]), lost)
+    back = plan_back(returned, lost)
+    assert back.shards == (replace(a, state=ShardState.DRAINING), b)
+    assert table_after(back, returned) == lost.table

@@ -16,7 +16,7 @@ from topology.codec import MAX_BYTES, decode, encode
 from topology.errors import StoreUnavailable
 from topology.history import Entry, Holder, encode_entry, readable_entries
 from topology.model import Topology
-from topology.ports import Lock
+from topology.ports import Lock, StoreServer
 from topology.stores.file_records import FileLock, append_line, holder_of, last_lines, take_lock
 from topology.stores.swap import require_swappable
 
@@ -108,6 +108,16 @@ class FileStore:
             return holder_of(self._beside(f"{name}.lock"))
         except OSError as error:
             raise self._unavailable(f"look at the lock {name!r} of", error) from error
+
+    def servers(self) -> Sequence[StoreServer]:
+        self._require_open()
+        began = time.monotonic()
+        try:
+            with self._locked():
+                read_at_most(self._path, MAX_BYTES)
+        except (OSError, StoreUnavailable) as error:
+            return [StoreServer(str(self._path), str(error))]
+        return [StoreServer(str(self._path), latency_s=time.monotonic() - began)]
 
     def close(self) -> None:
         self._closed.set()

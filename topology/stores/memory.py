@@ -10,7 +10,7 @@ from topology.codec import decode, encode
 from topology.errors import LockHeld, StoreUnavailable
 from topology.history import KEPT_ENTRIES, Entry, Holder, decode_entry, encode_entry
 from topology.model import Topology
-from topology.ports import Lock
+from topology.ports import Lock, StoreServer
 from topology.stores.swap import require_swappable
 
 Notify = Callable[[], None]
@@ -107,6 +107,10 @@ class MemoryStore:
         self._require_open()
         found = self._cell.holders.get(name)
         return None if found is None else found[0]
+
+    def servers(self) -> Sequence[StoreServer]:
+        self._require_open()
+        return [StoreServer(f"memory://{self._name}", latency_s=0.0)]
 
     def close(self) -> None:
         self._closed = True

@@ -27,7 +27,7 @@ from topology.history import (
     readable_entries,
 )
 from topology.model import Topology
-from topology.ports import Lock
+from topology.ports import Lock, StoreServer
 from topology.stores.options import ZooKeeperOptions
 from topology.stores.swap import require_swappable
 from topology.stores.zookeeper_session import Session, Sessions
@@ -118,6 +118,9 @@ class ZooKeeperStore:
     def holder(self, name: str) -> Holder | None:
         found = self._holder(f"{self._path}.locks/{name}", self._sessions.deadline())
         return None if found is None else found[0]
+
+    def servers(self) -> Sequence[StoreServer]:
+        return self._sessions.look_at_servers()
 
     def close(self) -> None:
         with self._lock:

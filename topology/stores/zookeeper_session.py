@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event, Lock, Thread
 from typing import Any, Final
 
@@ -32,8 +32,10 @@ from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
 
 from topology.errors import StoreUnavailable
+from topology.ports import StoreServer
 from topology.stores.options import ZooKeeperOptions
 from topology.stores.sockets import open_socket
+from topology.stores.zookeeper_servers import look_at_servers
 
 _log = logging.getLogger(__name__)
 # One line per attempt to connect, and requests with credentials, are nobody's log; states are ours.
@@ -193,13 +195,19 @@ class Sessions:
     def open(self) -> Session:
         """The session, begun if there is none; it may not be connected yet."""
         with self._lock:
-            if self._closed:
-                raise StoreUnavailable(f"the store {self} is closed")
+            self._require_open()
             if self.current is None:
                 self.current = Session(self._hosts, self._options, self._on_connected)
             elif self.current.pid != os.getpid():
                 raise StoreUnavailable(f"{self} was used before a fork: open a store after it")
             return self.current
+
+    def look_at_servers(self) -> Sequence[StoreServer]:
+        """How each server is, without the session's help."""
+        with self._lock:
+            self._require_open()
+        limit_s = min(_ATTEMPT_S, self._options.timeout_s)
+        return look_at_servers(self._hosts, self._options.tls_context, limit_s)
 
     def close(self) -> None:
         with self._lock:
@@ -226,6 +234,10 @@ class Sessions:
             f"ZooKeeper at {self._hosts} did not answer within {self._options.timeout_s:g} s: "
             f"{reason}"
         )
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable(f"the store {self} is closed")
 
     def _retire(self, session: Session) -> None:
         """The next call begins a new session."""

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from topology.ports import TopologyStore
+from topology.ports import OperatorStore
 from topology.stores import open_store
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., TopologyStore]]:
+def opened() -> Iterator[Callable[..., OperatorStore]]:
     """`open_store` whose stores are closed at the end."""
-    stores: list[TopologyStore] = []
+    stores: list[OperatorStore] = []
 
-    def open_one(url: str, **options: object) -> TopologyStore:
+    def open_one(url: str, **options: object) -> OperatorStore:
         stores.append(open_store(url, **options))
         return stores[-1]
 

@@ -13,7 +13,7 @@ from tests.topology.strategies import CLUSTER
 from topology.errors import StoreUnavailable
 from topology.model import Shard
 from topology.planning import initial_topology
-from topology.ports import TopologyStore
+from topology.ports import OperatorStore, TopologyStore
 
 FIRST = initial_topology(
     [Shard("a", "redis://a:6379"), Shard("b", "redis://b:6379")], cluster=CLUSTER
@@ -119,3 +119,14 @@ def test_with_sasl_only_its_user_reads(
                 with pytest.raises(StoreUnavailable, match="sasl") as caught:
                     stranger.read()
                 assert "wrong" not in str(caught.value)
+
+
+def test_servers_are_looked_at_over_tls(
+    tls_site: TlsSite, opened: Callable[..., OperatorStore]
+) -> None:
+    """With the store's own certificates; without them the reason is told."""
+    url = f"zookeeper://127.0.0.1:{tls_site.port}/topology"
+    (server,) = opened(url, **tls_site.options()).servers()
+    assert server.serves, server.reason
+    (plain,) = opened(url, timeout_s=1.0).servers()
+    assert not plain.serves

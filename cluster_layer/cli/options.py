@@ -1,0 +1,112 @@
+"""Options that the verbs share, and how they show what they found."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from cluster_layer.errors import ConfigError
+from topology import redacted_url
+from topology.ports import OperatorStore
+from topology.stores import open_store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Where the topology is kept, and how to get there; its repr shows no secret."""
+
+    url: str = field(repr=False)
+    more: Mapping[str, object] = field(repr=False)
+
+    @contextmanager
+    def opened(self) -> Iterator[OperatorStore]:
+        """The store, closed at the end. StoreConfigError."""
+        store = open_store(self.url, **self.more)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    @property
+    def kind(self) -> str:
+        """What the topology is kept in: "zookeeper", "file", "memory"."""
+        return self.url.partition("://")[0]
+
+    @property
+    def has_login(self) -> bool:
+        """Whether the store knows who we are."""
+        return "digest" in self.more or "sasl" in self.more
+
+    def __str__(self) -> str:
+        return str(redacted_url(self.url))
+
+
+def store_options(command: F) -> F:
+    """`--store` and `--store-options`; the command gets both as `store`, a StoreOptions."""
+
+    @click.option(
+        "--store",
+        required=True,
+        envvar="CLUSTER_LAYER_STORE",
+        show_envvar=True,
+        metavar="URL",
+        help="Where the topology is kept: zookeeper://host:2181/path or file:///path.json.",
+    )
+    @click.option(
+        "--store-options",
+        "more",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="CLUSTER_LAYER_STORE_OPTIONS",
+        show_envvar=True,
+        help="A JSON file with the store's options: login, TLS, timeouts.",
+    )
+    @functools.wraps(command)
+    def with_store(*arguments: Any, store: str, more: Path | None, **others: Any) -> Any:
+        return command(*arguments, store=StoreOptions(store, _read_options(more)), **others)
+
+    return with_store  # type: ignore[return-value]  # the options are click's business
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+
+
+def show(output: object) -> None:
+    """Print a text as it is, and anything else as rich does."""
+    if isinstance(output, str):
+        click.echo(output)
+        return
+    _console().print(output)
+
+
+def width() -> int:
+    """Columns that there are for a table."""
+    return _console().width
+
+
+def _console() -> Console:
+    console = Console()
+    # A file or a pipe has no width: nothing needs to be wrapped.
+    return console if console.is_terminal else Console(width=200)
+
+
+def _read_options(path: Path | None) -> dict[str, object]:
+    if path is None:
+        return {}
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        # Not the error's own text: it may quote the file, which holds secrets.
+        raise ConfigError(f"--store-options {path}: not readable as JSON") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"--store-options {path}: must be a JSON object such as {{}}")
+    return options

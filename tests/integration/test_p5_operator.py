@@ -1,0 +1,92 @@
+"""P5 from the operator's side: the command line is killed at every step, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster_layer.embedded import RedisServer, start_shards
+from tests.support.command_line import CommandLine
+from tests.support.stored import stored
+from tests.support.traffic import traffic_on
+
+STEP = "600"  # slots: two rounds for a fourth shard
+STEPS_AT_MOST = 100
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[RedisServer]]:
+    """Four of their own: the shards of other tests are of other clusters."""
+    with start_shards(4) as started:
+        yield started
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return (tmp_path / "topology.json").as_uri()
+
+
+def named(servers: list[RedisServer]) -> list[str]:
+    return [f"{name}={server.url}" for name, server in zip("abcd", servers, strict=True)]
+
+
+def next_change(url: str, fourth: str) -> tuple[str, ...]:
+    """Add the fourth shard if it is not there, remove it if it is."""
+    there = "d" in {shard.id for shard in stored(url).shards}
+    verb = ("remove", "d") if there else ("add", fourth)
+    return ("shard", *verb, "--yes", "--step", STEP)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_killed_at_every_step_a_change_can_be_resumed(
+    servers: list[RedisServer], store: str
+) -> None:
+    """kill -9 after each step: another process resumes it, and all messages arrive."""
+    cli = CommandLine(store)
+    *three, fourth = named(servers)
+    await cli.run("init", *three)
+    async with traffic_on(store) as traffic:
+        for steps in range(1, STEPS_AT_MOST):
+            change = next_change(store, fourth)
+            if not await cli.killed_after(steps, *change):
+                break
+            under_way = stored(store).change is not None
+            await cli.run("resume", code=0 if under_way else 1)
+            await cli.run("verify", "--within", "20")
+            if under_way:
+                assert next_change(store, fourth) != change
+        assert steps > 10
+        messages = await traffic.check()
+    print(f"resumed after each of {steps - 1} steps, {messages:,} messages, none lost")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_killed_at_every_step_a_change_can_be_aborted(
+    servers: list[RedisServer], store: str
+) -> None:
+    """kill -9 after each step: another process aborts it, and all messages arrive.
+
+    What was finished is kept, and a rollback leads back to the former table.
+    """
+    cli = CommandLine(store)
+    *three, fourth = named(servers)
+    await cli.run("init", *three)
+    async with traffic_on(store) as traffic:
+        for steps in range(1, STEPS_AT_MOST):
+            before = stored(store)
+            if not await cli.killed_after(steps, *next_change(store, fourth)):
+                break
+            under_way = stored(store).change is not None
+            await cli.run("abort", "--yes", code=0 if under_way else 1)
+            await cli.run("verify", "--within", "20")
+            if stored(store).table != before.table:
+                await cli.run("rollback", "--yes", "--step", STEP)
+            after = stored(store)
+            assert (after.table, after.shards) == (before.table, before.shards)
+        assert steps > 10
+        messages = await traffic.check()
+    print(f"aborted after each of {steps - 1} steps, {messages:,} messages, none lost")
