@@ -24,7 +24,7 @@ from cluster_layer.health import Health, through_all
 from cluster_layer.hosts import Hosts, Runtime
 from cluster_layer.loops import Handover, forks, is_for_one_call, run_on, runs_here
 from cluster_layer.many import send_many
-from cluster_layer.metrics.measured import measured
+from cluster_layer.metrics.measured import measured, writer_class
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
@@ -65,6 +65,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         self._scope = self.config.scope
         lossy.warn(self.config)
         self._metrics = self.config.metrics
+        self._writing = writer_class(self.config)
         self._begin()
         if self._metrics is not None:
             self._metrics.watch(self)
@@ -101,7 +102,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, Writer.send, channel, body, terms)
+            await self._write(runtime, self._writing.send, channel, body, terms)
         elif not self._queue(runtime, runtime.poster.send, channel, body, terms):
             await self._queue_in_turn(runtime, runtime.poster.send_in_turn, channel, body, terms)
 
@@ -209,7 +210,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, Writer.group_send, group, body, terms)
+            await self._write(runtime, self._writing.group_send, group, body, terms)
         elif not self._queue(runtime, runtime.poster.group_send, group, body, terms):
             in_turn = runtime.poster.group_send_in_turn
             await self._queue_in_turn(runtime, in_turn, group, body, terms)

@@ -145,7 +145,7 @@ class _Core(ClusterChannelLayer):
         require_channel_name(channel)
         body = encode_body(message, self.config.message_size_limit)
         if self._confirm if confirm is None else confirm:
-            self._write_here(Writer.send, channel, body)
+            self._write_here(self._writing.send, channel, body)
         else:
             self._queue_elsewhere(channel, body, to_group=False)
 
@@ -153,7 +153,7 @@ class _Core(ClusterChannelLayer):
         require_group_name(group)
         body = encode_body(message, self.config.message_size_limit)
         if self._confirm if confirm is None else confirm:
-            self._write_here(Writer.group_send, group, body)
+            self._write_here(self._writing.group_send, group, body)
         else:
             self._queue_elsewhere(group, body, to_group=True)
 
