@@ -99,6 +99,7 @@ THIRD_PARTY = {
     ),
     "opentelemetry": ("cluster_layer.metrics.open_telemetry",),
     "prometheus_client": ("cluster_layer.metrics.prometheus",),
+    "pytest": ("cluster_layer.testing",),
     "redis": (
         "cluster_layer.opening",
         "cluster_layer.endpoints",
