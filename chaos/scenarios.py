@@ -14,6 +14,8 @@ from chaos.workloads import WORKLOADS
 CALM: Final = Rhythm()
 STORM: Final = Rhythm(duration_s=(0.3, 2.5), pause_s=(0.5, 2.0), quiet_s=3.0)
 STATIC: Final = Rhythm(duration_s=(0.3, 1.0), pause_s=(0.8, 1.5), quiet_s=2.0, in_turn=True)
+#: A change takes some seconds, and so does the way back.
+CHANGING: Final = Rhythm(duration_s=(4.0, 6.0), pause_s=(11.0, 12.0), quiet_s=5.0)
 
 SKEWED: Final = "skewed-shards"  # what the window of such a run is called
 
@@ -69,6 +71,14 @@ class Scenario:
         return max(counts, default=0)
 
     @property
+    def spares(self) -> int:
+        return max((FAULTS[fault].spares for fault in self.faults), default=0)
+
+    @property
+    def monitors(self) -> int:
+        return max((FAULTS[fault].monitors for fault in self.faults), default=0)
+
+    @property
     def disturbs_others(self) -> tuple[str, ...]:
         """The faults that hurt also those who use the same shards for real."""
         return tuple(fault for fault in self.faults if FAULTS[fault].disturbs_others)
@@ -94,17 +104,26 @@ def _number(invariant: str) -> int:
 
 
 _STORMY: Final = tuple(name for name, fault in FAULTS.items() if fault.in_storms)
-_ZOOKEEPER: Final = tuple(name for name, fault in FAULTS.items() if Need.ZOOKEEPER in fault.needs)
+_CHANGES: Final = tuple(name for name, fault in FAULTS.items() if fault.invariant == "P5")
+_ZOOKEEPER: Final = tuple(name for name, fault in FAULTS.items() if fault.invariant == "P7")
+#: What planned changes go on under: links and processes fail, shards stay.
+_AMID_CHANGES: Final = ("latency", "sliced", "reset-storm", "reply-lost", "process-kill")
+
+
+_PLAIN_CHANGES: Final = ("shard-add", "shard-weight", "shard-drain", "shard-remove")
 
 
 def _of(workload: str) -> Iterable[Scenario]:
     yield Scenario(f"{workload}/calm", workload, ())
     yield Scenario(f"{workload}/skewed", workload, (), skewed=True)
-    for fault in FAULTS:
-        yield Scenario(f"{workload}/{fault}", workload, (fault,))
+    for name, fault in FAULTS.items():
+        rhythm = CHANGING if Need.CHANGES in fault.needs else CALM
+        yield Scenario(f"{workload}/{name}", workload, (name,), rhythm)
     yield Scenario(f"{workload}/static", workload, ("zookeeper-lost", "process-kill"), STATIC)
     yield Scenario(f"{workload}/storm", workload, _STORMY, STORM)
     yield Scenario(f"{workload}/zookeeper-storm", workload, (*_STORMY, *_ZOOKEEPER), STORM)
+    yield Scenario(f"{workload}/changes", workload, _PLAIN_CHANGES, CHANGING)
+    yield Scenario(f"{workload}/change-storm", workload, (*_AMID_CHANGES, *_CHANGES), STORM)
 
 
 #: Name -> scenario: each workload without faults, with each fault, and with all of them mixed.
@@ -119,6 +138,7 @@ def _all() -> tuple[str, ...]:
     names = [f"{workload}/{kind}" for workload in workloads for kind in ("calm", "storm")]
     names += ["mixed/static", "normal/static", "mixed/skewed", "expiry/skewed"]
     names += ["groups/zookeeper-storm", "churn/zookeeper-storm"]
+    names += ["volume/changes", "mixed/change-storm", "normal/change-storm", "groups/change-storm"]
     for index, fault in enumerate(FAULTS):
         # Far apart, so that in the end each workload meets all kinds of faults.
         pair = (workloads[index % len(workloads)], workloads[(index + 4) % len(workloads)])
@@ -137,4 +157,6 @@ SMOKE: Final = (
     "mixed/clock-step",
     "direct/upgrade",
     "direct/zookeeper-lost",
+    "mixed/shard-add",
+    "groups/shard-lost",
 )

@@ -1,12 +1,11 @@
 """The shards as whoever runs a cluster sees them: the port ``Cluster`` over real servers.
 
-Everything works on all prefixes of the cluster. Keys are found by SCAN, which blocks no shard.
+Everything works on all prefixes of the cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,37 +15,30 @@ from typing import Any, NamedTuple
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
-from cluster_layer.connection import Connection
 from cluster_layer.controls import control
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.inspection import status_of
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, LinkSettings
+from cluster_layer.keyspace import BATCH, MEMBERS, QUEUE, Found, keys_of, leftovers_on
+from cluster_layer.links import Link
+from cluster_layer.permissions import permissions_of
 from cluster_layer.presence import Presence
+from cluster_layer.reports import Sightings, by_process, milliseconds, pairs, sightings_on
 from cluster_layer.routing import endpoint_of
+from cluster_layer.running import LinkSettings
 from cluster_layer.topologies import Topologies
 from topology.errors import ClusterError
 from topology.hashing import slot_of
 from topology.model import Shard, ShardState, Topology
 from topology.ports import Leftovers, Moved, ProcessReport, ShardStatus
 
-SCAN_COUNT = 1000
 KEYS_AT_ONCE = 100
 MEMBERS_AT_ONCE = 100
 MESSAGES_AT_ONCE = 100
-CHANNELS_AT_ONCE = 500
 # A batch, and its receipt, must outlive whoever resumes; its messages expire long before.
 BATCH_TTL_MS = 86_400_000
-
-
-class _Found(NamedTuple):
-    """A key of a layer on a shard."""
-
-    key: bytes
-    prefix: str
-    name: str
 
 
 class Administration:
@@ -65,7 +57,7 @@ class Administration:
         endpoint_for: Callable[[Shard], Endpoint] = endpoint_of,
     ) -> None:
         self._topologies = Topologies(topology, endpoint_for)
-        self._settings = LinkSettings("", timeout_s, connect_timeout_s)
+        self._settings = LinkSettings("", timeout_s, connect_timeout_s, of_layer=False)
         self._endpoint_for = endpoint_for
         self._told: Mapping[str, str] = {}
         self._presence = None
@@ -109,16 +101,12 @@ class Administration:
         within_s: float | None = None,
     ) -> dict[str, ProcessReport]:
         """See the port."""
-        reports: dict[str, ProcessReport] = {}
         asked = [shard for shard in self._up(self.topology) if shard not in without]
-        answers = await self._on_each(asked, partial(self._reports_within, within_s))
-        for shard, found, reason in answers:
-            if found is None and complete:
+        found = await self._on_each(asked, partial(self._sightings_within, within_s))
+        for shard, sightings, reason in found:
+            if sightings is None and complete:
                 raise ShardUnavailable(shard, reason)
-            for report in found or ():
-                known = reports.get(report.id)
-                reports[report.id] = report if known is None else _merged(known, report)
-        return reports
+        return by_process(sightings for _, sightings, _ in found if sightings)
 
     async def report(self, unreachable: Mapping[str, str]) -> None:
         """See the port."""
@@ -135,7 +123,9 @@ class Administration:
         connection = await link.ready()
         wanted = set(slots)
         found = [
-            key.key async for key in _keys_of(link, connection, b"m") if slot_of(key.name) in wanted
+            key.key
+            async for key in keys_of(connection, link.keys.incarnation, MEMBERS)
+            if slot_of(key.name) in wanted
         ]
         cleaned = 0
         for start in range(0, len(found), KEYS_AT_ONCE):
@@ -156,21 +146,21 @@ class Administration:
         link = self._link(source)
         connection = await link.ready()
         copied = 0
-        async for found in _keys_of(link, connection, b"m"):
+        async for found in keys_of(connection, link.keys.incarnation, MEMBERS):
             slot = slot_of(found.name)
             target = topology.other_home(slot)
             if topology.owner_of(slot).id == source and target is not None:
                 clock, members = await connection.execute(
                     ("TIME",), ("ZRANGE", found.key, 0, -1, "WITHSCORES")
                 )
-                left = _with_time_left(members, _milliseconds(clock))
+                left = _with_time_left(members, milliseconds(clock))
                 for start in range(0, len(left), MEMBERS_AT_ONCE):
                     batch = left[start : start + MEMBERS_AT_ONCE]
                     copied += await self._add_members(target.id, topology.epoch, found, batch)
         return copied
 
     async def _add_members(
-        self, target: str, epoch: int, found: _Found, members: Sequence[tuple[str, int]]
+        self, target: str, epoch: int, found: Found, members: Sequence[tuple[str, int]]
     ) -> int:
         link = self._link(target)
 
@@ -191,18 +181,7 @@ class Administration:
     async def leftovers(self, shard: str, slots: Collection[int]) -> Leftovers:
         """See the port."""
         link = self._link(shard)
-        connection = await link.ready()
-        wanted = set(slots)
-        queues = messages = members = 0
-        for kind in (b"q", b"v"):
-            async for found in _keys_of(link, connection, kind):
-                if slot_of(found.name) in wanted:
-                    queues += 1
-                    length = int(await connection.execute(("LLEN", found.key)))
-                    messages += max(0, length - (kind == b"v"))  # a batch begins with its name
-        async for found in _keys_of(link, connection, b"m"):
-            members += slot_of(found.name) in wanted
-        return Leftovers(queues, messages, members)
+        return await leftovers_on(await link.ready(), link.keys.incarnation, slots)
 
     async def move_queues(self, topology: Topology) -> Moved:
         """See the port."""
@@ -214,7 +193,7 @@ class Administration:
         for shard in sorted(former):
             link = self._link(shard)
             connection = await link.ready()
-            queues = [found async for found in _keys_of(link, connection, b"q")]
+            queues = [found async for found in keys_of(connection, link.keys.incarnation, QUEUE)]
             for found in queues:
                 home = topology.other_home(slot_of(found.name))
                 if home is not None and home.id == shard:
@@ -226,13 +205,13 @@ class Administration:
         link = self._link(shard)
         connection = await link.ready()
         total = Moved(0, 0)
-        for found in [found async for found in _keys_of(link, connection, b"v")]:
+        for found in [found async for found in keys_of(connection, link.keys.incarnation, BATCH)]:
             batch = await self._take(topology, shard, found, "")
             if batch is not None:
                 total = _sum(total, await self._settle_batch(topology, batch))
         return total
 
-    async def _move_queue(self, topology: Topology, shard: str, found: _Found) -> Moved:
+    async def _move_queue(self, topology: Topology, shard: str, found: Found) -> Moved:
         target = self._link(topology.shard_of(found.name).id)
         total = Moved(0, 0)
         while True:
@@ -243,9 +222,7 @@ class Administration:
                 return total
             total = _sum(total, await self._settle_batch(topology, batch))
 
-    async def _take(
-        self, topology: Topology, shard: str, found: _Found, name: str
-    ) -> _Batch | None:
+    async def _take(self, topology: Topology, shard: str, found: Found, name: str) -> _Batch | None:
         """Set messages aside under this name, or find those that are set aside already."""
         link = self._link(shard)
         keys = self._keys(link, found.prefix)
@@ -294,7 +271,10 @@ class Administration:
         self._shards[shard.id] = shard
         try:
             link = self._link(shard.id)
-            return await status_of(shard.id, await link.ready(), link.keys.cluster)
+            connection = await link.ready()
+            status = await status_of(shard.id, connection, self.topology.cluster, link.endpoint.db)
+            refused = await permissions_of(connection, link.keys.cluster, link.keys.incarnation)
+            return status if refused is None else replace(status, missing_permissions=refused.all)
         except ClusterError as error:
             return ShardStatus(shard.id, getattr(error, "reason", str(error)))
 
@@ -349,37 +329,16 @@ class Administration:
 
         return list(await asyncio.gather(*map(attempt, shards)))
 
-    async def _reports_within(self, within_s: float | None, shard: str) -> list[ProcessReport]:
+    async def _sightings_within(self, within_s: float | None, shard: str) -> Sightings:
         try:
             async with asyncio.timeout(within_s):
-                return await self._reports_on(shard)
+                return await self._sightings_on(shard)
         except TimeoutError:
             raise ShardUnavailable(shard, f"no answer within {within_s:g} s") from None
 
-    async def _reports_on(self, shard: str) -> list[ProcessReport]:
+    async def _sightings_on(self, shard: str) -> Sightings:
         link = self._link(shard)
-        connection = await link.ready()
-        cluster = link.keys.cluster
-        clock, reports, beats = await connection.execute(
-            ("TIME",), ("HGETALL", cluster.reports), ("ZRANGE", cluster.beats, 0, -1, "WITHSCORES")
-        )
-        now_ms = _milliseconds(clock)
-        beat_ms = {process: float(score) for process, score in _pairs(beats)}
-        ids = [process for process, _ in _pairs(reports)]
-        subscribers: dict[bytes, int] = {}
-        for start in range(0, len(ids), CHANNELS_AT_ONCE):
-            channels = [cluster.process(one.decode()) for one in ids[start:][:CHANNELS_AT_ONCE]]
-            counts = await connection.execute(("PUBSUB", "NUMSUB", *channels))
-            subscribers |= dict(_pairs(counts))
-        parsed = (
-            _parsed_report(
-                text,
-                alive=bool(subscribers.get(cluster.process(process.decode()))),
-                age_s=max(0.0, now_ms - beat_ms.get(process, now_ms)) / 1000,
-            )
-            for process, text in _pairs(reports)
-        )
-        return [report for report in parsed if report is not None]
+        return await sightings_on(await link.ready(), link.keys.cluster)
 
 
 class _Batch(NamedTuple):
@@ -402,21 +361,6 @@ async def open_cluster(topology: Topology, **options: Any) -> AsyncIterator[Admi
         await administration.close()
 
 
-async def _keys_of(link: Link, connection: Connection, kind: bytes) -> AsyncIterator[_Found]:
-    """The keys of one kind, of all prefixes, in this life of a shard."""
-    infix = f":{link.keys.incarnation}:".encode() + kind + b":"
-    cursor = b"0"
-    while True:
-        cursor, keys = await connection.execute(
-            ("SCAN", cursor, "MATCH", b"*" + infix + b"*", "COUNT", SCAN_COUNT)
-        )
-        for key in keys:
-            prefix, _, name = key.partition(infix)
-            yield _Found(key, prefix.decode(), name.decode())
-        if cursor == b"0":
-            return
-
-
 def _unchanging(
     keys: Sequence[bytes], *arguments: bytes | str | int
 ) -> Callable[[Keys], tuple[Sequence[bytes], Command]]:
@@ -428,17 +372,9 @@ def _sum(one: Moved, other: Moved) -> Moved:
     return Moved(one.moved + other.moved, one.dropped + other.dropped)
 
 
-def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _milliseconds(clock: Sequence[bytes]) -> int:
-    return int(clock[0]) * 1000 + int(clock[1]) // 1000
-
-
 def _with_time_left(members: Sequence[bytes], now_ms: int) -> list[tuple[str, int]]:
     """Members that are neither expired nor tombstones, and how long they have, in ms."""
-    left = [(channel.decode(), int(float(score)) - now_ms) for channel, score in _pairs(members)]
+    left = [(channel.decode(), int(float(score)) - now_ms) for channel, score in pairs(members)]
     return [(channel, milliseconds) for channel, milliseconds in left if milliseconds > 0]
 
 
@@ -446,37 +382,3 @@ def _with_what_is_left(item: bytes, now_ms: int) -> bytes:
     """An item of a queue, with the time that is left to it instead of its deadline."""
     deadline, _, envelope = item.partition(b":")
     return b"%d:%b" % (max(0, int(deadline) - now_ms), envelope)
-
-
-def _parsed_report(text: bytes, *, alive: bool, age_s: float) -> ProcessReport | None:
-    """A report as its process wrote it; None if it is none."""
-    try:
-        fields = json.loads(text)
-        return ProcessReport(
-            id=str(fields["id"]),
-            role=str(fields["role"]),
-            host=str(fields["host"]),
-            pid=int(fields["pid"]),
-            prefix=str(fields["prefix"]),
-            version=str(fields["version"]),
-            receives=bool(fields["receives"]),
-            alive=alive,
-            epoch=int(fields["epoch"]),
-            settled=int(fields["settled"]),
-            unreachable={str(k): str(v) for k, v in fields["unreachable"].items()},
-            waiting_for=fields["waiting_for"] and str(fields["waiting_for"]),
-            age_s=age_s,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _merged(one: ProcessReport, other: ProcessReport) -> ProcessReport:
-    """Two shards' knowledge of one process: the later report, and whatever is known of its life."""
-    later = min(one, other, key=lambda report: report.age_s)
-    return replace(
-        later,
-        alive=one.alive or other.alive,
-        epoch=max(one.epoch, other.epoch),
-        settled=max(one.settled, other.settled),
-    )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
+from cluster_layer.buffers import BriefParcel, Loss, Mailbox, Mailboxes, Parcel
 from cluster_layer.config import Config
 from cluster_layer.controls import Control, fields_of
 from cluster_layer.counters import Counters
@@ -34,7 +34,14 @@ class Recipient(Protocol):
     """Whoever the arrivals are for, and whoever knows the connections that they come by."""
 
     def fan_out(
-        self, shard: str, group: str, position: int, body: bytes, deadline: float
+        self,
+        shard: str,
+        group: str,
+        position: int,
+        body: bytes,
+        deadline: float,
+        exclude: frozenset[str],
+        brief: bool,
     ) -> None: ...
     def obey(self, control: Control) -> bool: ...
     def forget(self, box: Mailbox) -> None: ...
@@ -83,6 +90,7 @@ class Arrivals:
         # until which it can have been written, and ours after which it has expired.
         self._overtaken: dict[tuple[str, str, int], tuple[float, float]] = {}
         self._expiry_s = config.expiry
+        self._expiry_ms = round(config.expiry * 1000)
         self.lanes = Sequencer(self._deliver, self._ask, _fingerprint, self._overtake)
         self._group_lanes = Lanes(GROUP)
         self._inbox_lanes = Lanes(INBOX)
@@ -101,12 +109,13 @@ class Arrivals:
         except (ValueError, MalformedEnvelope):
             self._counters.lose(Loss.MALFORMED)
             return
-        kind, ttl_ms, _, marks, body, _ = envelope
+        kind, ttl_ms, _, marks, body, exclude, _ = envelope
         group = "" if kind == CONTROL else keys.group_of(channel)
         now = time.monotonic()
         deadline = now + ttl_ms / 1000 - self._recipient.late_s(shard)
         if kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
-            self._recipient.fan_out(shard, group, position, body, deadline)
+            brief = ttl_ms < self._expiry_ms
+            self._recipient.fan_out(shard, group, position, body, deadline, exclude, brief)
         else:
             self._offer(lane, _Arrival(envelope, group, position, deadline, data), now)
 
@@ -126,14 +135,14 @@ class Arrivals:
             if isinstance(envelope, Loss):
                 self._counters.lose(envelope)
                 continue
-            kind, ttl_ms, channel, marks, body, _ = envelope
+            kind, ttl_ms, channel, marks, body, *_ = envelope
             left_ms = ttl_ms - max(0, now_ms - added_ms)
             if left_ms <= 0 and kind == MESSAGE:
-                self._expired(str(channel))
+                self._expired(str(channel), ttl_ms)
             elif self._overtaken and self._is_overtaken(shard, incarnation, added_ms, data):
                 self._counters.lose(Loss.ORDER)
             elif kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
-                self._put(str(channel), body, now + left_ms / 1000)
+                self._put(str(channel), body, now + left_ms / 1000, ttl_ms)
             else:
                 arrival = _Arrival(envelope, "", position, now + left_ms / 1000, data)
                 self._offer(lane, arrival, now)
@@ -279,20 +288,28 @@ class Arrivals:
                 self._counters.lose(Loss.MALFORMED)
         elif lane.kind == GROUP:
             self._recipient.fan_out(
-                lane.shard, arrival.group, arrival.position, envelope.body, arrival.deadline
+                lane.shard,
+                arrival.group,
+                arrival.position,
+                envelope.body,
+                arrival.deadline,
+                envelope.exclude,
+                envelope.ttl_ms < self._expiry_ms,
             )
         else:
-            self._put(str(envelope.channel), envelope.body, arrival.deadline)
+            self._put(str(envelope.channel), envelope.body, arrival.deadline, envelope.ttl_ms)
 
-    def _put(self, channel: str, body: bytes, deadline: float) -> None:
+    def _put(self, channel: str, body: bytes, deadline: float, ttl_ms: int) -> None:
         box = self._mailboxes.find(channel) or self._mailboxes.open(channel)
-        self._mailboxes.put(box, Parcel(body, self._context(channel), deadline))
+        kind = Parcel if ttl_ms >= self._expiry_ms else BriefParcel
+        self._mailboxes.put(box, kind(body, self._context(channel), deadline))
 
-    def _expired(self, channel: str) -> None:
+    def _expired(self, channel: str, ttl_ms: int) -> None:
         """A message expired before it was taken: its channel was not read, or this process."""
         self._counters.lose(Loss.EXPIRED)
         box = self._mailboxes.find(channel)
-        if box is not None and not (box.parcels or box.waiters):
+        brief = ttl_ms < self._expiry_ms  # that says nothing about who reads
+        if box is not None and not (box.parcels or box.waiters or brief):
             self._recipient.forget(box)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import hiredis
 
-_pack: Any = hiredis.pack_command
+pack: Any = hiredis.pack_command
 
 Command = tuple[bytes | str | int | float, ...]
 
@@ -59,12 +59,12 @@ class Batch:
     def add(self, commands: Sequence[Command], waiter: Waiter, deadline: float) -> None:
         """Queue commands whose replies are wanted together (one: the reply; more: a list)."""
         for command in commands:
-            self._buffers.append(_pack(command))
+            self._buffers.append(pack(command))
         self._unsent.append(Expected(waiter, len(commands), deadline))
 
     def add_unanswered(self, command: Command) -> None:
         """Queue a command whose answers come as pushes (SUBSCRIBE and its kin)."""
-        self._buffers.append(_pack(command))
+        self._buffers.append(pack(command))
 
     def take(self) -> bytes:
         """Everything unsent as one buffer; from now on it counts as sent."""

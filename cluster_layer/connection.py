@@ -1,23 +1,23 @@
 """One auto-pipelined connection to one shard.
 
-redis-py opens it (URL, TLS, ACL user, unix socket, Sentinel); from then on the transport is ours:
-all commands of one loop tick share one write, replies are matched in order, nothing is ever sent
-again, and a reply that is overdue breaks the connection, because behind it every later reply would
-be late as well.
+Once it is open (`opening.py`), all commands of one loop tick share one write, replies are matched
+in order, nothing is ever sent again, and a reply that is overdue breaks the connection, because
+behind it every later reply would be late as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import hiredis
-from redis.exceptions import RedisError
 
 from cluster_layer.batching import Batch, Command, Waiter
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
-from cluster_layer.keys import incarnation_of, parse_info
+from cluster_layer.opening import open_transport
+from cluster_layer.session import Session
 
 if TYPE_CHECKING:
     from cluster_layer.endpoints import Endpoint
@@ -31,41 +31,20 @@ LOOK_S = 0.005  # for the loop to look at its sockets
 _NOTHING = object()
 
 
-class _Detached:
-    """Stands in for the transport in redis-py's stream writer once the transport is ours."""
-
-    def is_closing(self) -> bool:
-        return True
-
-
 class Caller(Waiter, Protocol):
     """A waiter that is also told why there is no reply; an ``asyncio.Future`` is one."""
 
     def set_exception(self, error: Any, /) -> None: ...
 
 
-class CommandRefused(ShardUnavailable):
-    """The shard answered with an error instead of executing the command."""
-
-
-class NothingListens(ShardUnavailable):
-    """The host refused the connection: the shard's process is gone."""
-
-
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Session):
     """A socket to a shard, its incarnation, and the commands in flight on it.
 
     Use `open`. All methods belong to the loop on which it was opened.
     """
 
     def __init__(self, shard: str, timeout_s: float) -> None:
-        self.shard = shard
-        self.timeout_s = timeout_s
-        self.incarnation = ""
-        self.client_id = 0
-        self.lost: str | None = None  # the reason, once it is
-        self.fell_silent = False  # lost because an answer was overdue
-        self.on_lost: Callable[[], None] | None = None
+        Session.__init__(self, shard, timeout_s)
         self._loop = asyncio.get_running_loop()
         self._batch = Batch()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -73,9 +52,8 @@ class Connection(asyncio.Protocol):
         self._gone = asyncio.Event()
         self._flush_due = False
         self._paused = False
-        self._clock_offset_ms = 0.0
-        self._life = b""
         self._received = 0  # reads that brought something
+        self._gathering: list[Callable[[Connection], None]] = []
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -83,15 +61,32 @@ class Connection(asyncio.Protocol):
         cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
     ) -> Self:
         """Connect and learn the incarnation. ShardUnavailable: it can't be used now."""
-        connection = cls(shard, timeout_s)
+        connection = await cls.connect(
+            endpoint, shard, connect_timeout_s=connect_timeout_s, timeout_s=timeout_s
+        )
         try:
-            connection._adopt(await _open_transport(endpoint, shard, connect_timeout_s))
             await connection.identify()
         except DeliveryUnknown as error:
             raise ShardUnavailable(shard, error.reason) from error
         finally:
             if not connection.incarnation:
                 connection.close("not opened")
+        return connection
+
+    @classmethod
+    async def connect(
+        cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
+    ) -> Self:
+        """Connect, and ask nothing: also of a replica, or as a user who may do little.
+
+        ShardUnavailable.
+        """
+        connection = cls(shard, timeout_s)
+        try:
+            connection._adopt(await open_transport(endpoint, shard, connect_timeout_s))
+        except BaseException:
+            connection.close("not opened")
+            raise
         return connection
 
     # -- calls
@@ -103,12 +98,12 @@ class Connection(asyncio.Protocol):
         raises ShardUnavailable (never written) or DeliveryUnknown.
         """
         future = self._loop.create_future()
-        if self._queue(commands, future, self._loop.time() + (timeout_s or self.timeout_s)):
+        if self._queue(commands, future, monotonic() + (timeout_s or self.timeout_s)):
             self._write_soon()
         return future
 
     def post(self, commands: Sequence[Command], waiter: Caller, deadline: float) -> None:
-        """As `call`, for a waiter of the caller's own; `deadline` in loop time.
+        """As `call`, for a waiter of the caller's own; `deadline` in monotonic time.
 
         Who does not wait may queue many in one tick: they leave in several writes, so that the
         shard has something to do meanwhile.
@@ -119,56 +114,10 @@ class Connection(asyncio.Protocol):
             else:
                 self._flush()
 
-    async def execute(self, *commands: Command, timeout_s: float | None = None) -> Any:
-        """The reply of one command, or the list of replies of several.
-
-        CommandRefused: the shard did not execute it (of several: one of them; the others did run).
-        """
-        reply = await self.call(commands, timeout_s)
-        for answer in reply if len(commands) > 1 else (reply,):
-            refusal = self.refusal(answer)
-            if refusal is not None:
-                raise refusal
-        return reply
-
-    def refusal(self, reply: Any) -> CommandRefused | None:
-        """The error that a reply is, if it is one."""
-        if isinstance(reply, hiredis.ReplyError):
-            return CommandRefused(self.shard, str(reply))
-        return None
-
-    async def identify(self) -> None:
-        """Read the incarnation and the shard's clock. ShardUnavailable: not a primary."""
-        seconds_us, server, replication, client_id = await self.execute(
-            ("TIME",), ("INFO", "server"), ("INFO", "replication"), ("CLIENT", "ID")
-        )
-        replication = parse_info(replication.decode())
-        if replication.get("role") != "master":
-            raise ShardUnavailable(self.shard, "it is a replica")
-        # The earliest moment at which the shard can have looked at its clock: fences err on the
-        # strict side.
-        shard_ms = int(seconds_us[0]) * 1000 + int(seconds_us[1]) / 1000
-        self._clock_offset_ms = shard_ms - self._loop.time() * 1000
-        self.client_id = client_id
-        self._life = b"master_replid:" + replication["master_replid"].encode()
-        self.incarnation = incarnation_of(
-            parse_info(server.decode())["run_id"], replication["master_replid"]
-        )
-
-    def require_same_life(self, replication: bytes) -> None:
-        """Compare an INFO replication that came with a destructive read.
-
-        A server that followed another one and leads again has the other's old data, under keys of
-        our incarnation, and need not have closed our connection. ShardUnavailable: it is so, and
-        what was read is none of ours.
-        """
-        if self._life not in replication:
-            self.close("the shard has begun another life")
-            raise ShardUnavailable(self.shard, "the shard has begun another life")
-
-    def shard_time_ms(self) -> float:
-        """The shard's clock, as of the last look at it; early by at most one round trip."""
-        return self._loop.time() * 1000 + self._clock_offset_ms
+    def gather(self, post_rest: Callable[[Connection], None]) -> None:
+        """Call this once before the next write, for commands that are not put together yet."""
+        self._gathering.append(post_rest)
+        self._write_soon()
 
     @property
     def busy(self) -> bool:
@@ -193,6 +142,7 @@ class Connection(asyncio.Protocol):
         self._checker.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._post_gathered()
         unsent, sent = self._batch.abandon()
         _fail(unsent, ShardUnavailable, self.shard, reason)
         _fail(sent, DeliveryUnknown, self.shard, reason)
@@ -253,14 +203,21 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
+        if self._gathering:
+            self._post_gathered()
         if self._paused or self.lost is not None or self._transport is None:
             return
         data = self._batch.take()
         if data:
             self._transport.write(data)
 
+    def _post_gathered(self) -> None:
+        gathering, self._gathering = self._gathering, []
+        for post_rest in gathering:
+            post_rest(self)
+
     def _check(self) -> None:
-        if self._overdue(self._loop.time()):
+        if self._overdue(monotonic()):
             # A process that was stopped is woken with its timers first: the answer may be here.
             self._checker = self._loop.call_later(LOOK_S, self._judge, self._received)
         else:
@@ -268,7 +225,7 @@ class Connection(asyncio.Protocol):
 
     def _judge(self, received: int) -> None:
         """An answer was overdue when so many reads had brought something."""
-        if self._received == received and self._overdue(self._loop.time()):
+        if self._received == received and self._overdue(monotonic()):
             self.fell_silent = True
             self.close(f"no answer within {self.timeout_s:g} s")
         else:
@@ -284,36 +241,3 @@ def _fail(
     for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error(shard, reason))
-
-
-def _was_refused(error: BaseException | None) -> bool:
-    """Whether the host said that nothing listens there; redis-py wraps the system's error."""
-    while error is not None:
-        if isinstance(error, ConnectionRefusedError):
-            return True
-        error = error.__context__
-    return False
-
-
-async def _open_transport(
-    endpoint: Endpoint, shard: str, connect_timeout_s: float
-) -> asyncio.Transport:
-    raw: Any = endpoint.new_connection(connect_timeout_s)
-    try:
-        async with asyncio.timeout(connect_timeout_s):
-            await raw.connect()
-    except (RedisError, OSError, TimeoutError) as error:
-        await raw.disconnect(nowait=True)
-        reason = str(error) or f"no connection within {connect_timeout_s:g} s"
-        kind = NothingListens if _was_refused(error) else ShardUnavailable
-        raise kind(shard, reason) from None
-    except BaseException:
-        await raw.disconnect(nowait=True)
-        raise
-    # redis-py has no public way to hand a connection over; these names are the same in 5.0 to 8.1,
-    # which the tests run against. Both objects close the transport when they are collected.
-    writer = raw._writer  # noqa: SLF001
-    transport = cast(asyncio.Transport, writer.transport)
-    writer._transport = _Detached()  # noqa: SLF001
-    raw._reader = raw._writer = None  # noqa: SLF001
-    return transport

@@ -19,6 +19,7 @@ from topology.model import redacted_url
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
+    from redis.connection import AbstractConnection as BlockingConnection
 
 _NOTATIONS = (
     'a URL ("redis://host:6379/0", "rediss://...", "unix:///path"), a (host, port) pair, '
@@ -110,6 +111,8 @@ class Endpoint:
         deadline. With Sentinel every connect() asks for the master anew.
         """
         options = {**self._options, **_common_options(connect_timeout_s)}
+        if options.keys().isdisjoint(_NAMES):
+            options |= _nameless(self.scheme)
         if self.scheme in _SENTINEL_SCHEMES:
             from cluster_layer.sentinel import MasterConnection, MasterTLSConnection
 
@@ -118,8 +121,28 @@ class Endpoint:
         connection: AbstractConnection = _connection_class(self.scheme)(**options)
         return connection
 
+    def new_blocking_connection(self, connect_timeout_s: float) -> BlockingConnection:
+        """The same without asyncio; `connect_timeout_s` bounds each step of connect()."""
+        options = {**self._options, **_common_options(connect_timeout_s, blocking=True)}
+        if self.scheme in _SENTINEL_SCHEMES:
+            from cluster_layer.sentinel import BlockingMasterConnection, BlockingMasterTLSConnection
+
+            tls = self.scheme == "rediss+sentinel"
+            return (BlockingMasterTLSConnection if tls else BlockingMasterConnection)(**options)
+        from redis import connection
+
+        kind = {
+            "redis": connection.Connection,
+            "rediss": connection.SSLConnection,
+            "unix": connection.UnixDomainSocketConnection,
+        }[self.scheme]
+        blocking: BlockingConnection = kind(**options)
+        return blocking
+
 
 _SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+# Options that say what redis-py tells servers of itself; the newest first.
+_NAMES = ("driver_info", "lib_name", "lib_version")
 
 
 def endpoints_of(hosts: Iterable[object]) -> tuple[Endpoint, ...]:
@@ -244,19 +267,33 @@ def _connection_class(scheme: str) -> type[AbstractConnection]:
     }[scheme]
 
 
-def _common_options(connect_timeout_s: float) -> dict[str, Any]:
-    from redis.asyncio.retry import Retry
+def _common_options(connect_timeout_s: float, *, blocking: bool = False) -> dict[str, Any]:
+    from redis import asyncio, retry
     from redis.backoff import NoBackoff
+
+    kind: Any = retry.Retry if blocking else asyncio.retry.Retry
 
     return {
         "protocol": 2,
         "decode_responses": False,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": kind(NoBackoff(), 0),
         "retry_on_timeout": False,
         "health_check_interval": 0,
-        "socket_timeout": None,
+        "socket_timeout": connect_timeout_s if blocking else None,
         "socket_connect_timeout": connect_timeout_s,
     }
+
+
+@cache
+def _nameless(scheme: str) -> Mapping[str, None]:
+    """Options that keep redis-py from telling its name and version to every server.
+
+    It looks them up for each connection, which takes more than a millisecond.
+    """
+    known = _option_names("rediss" if scheme == "rediss+sentinel" else scheme.partition("+")[0])
+    # Where there is the newest, the others are deprecated.
+    names = _NAMES[:1] if _NAMES[0] in known else _NAMES[1:]
+    return dict.fromkeys(name for name in names if name in known)
 
 
 def _host_and_port(host: str, port: int) -> str:

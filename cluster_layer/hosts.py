@@ -7,15 +7,19 @@ import contextlib
 import threading
 from typing import Any
 
+from cluster_layer.census import Questioner
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher
 from cluster_layer.errors import ConfigError
-from cluster_layer.links import Links, LinkSettings
+from cluster_layer.links import Links
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
+from cluster_layer.metrics.measured import MeasuredWriter, writer_class
 from cluster_layer.node import Node, NodeState
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
+from cluster_layer.running import Homes, LinkSettings
+from cluster_layer.seats import Seats
 from cluster_layer.topologies import Topologies, fixed_topologies
 from cluster_layer.unconfirmed import Poster
 from cluster_layer.writer import Writer
@@ -41,10 +45,9 @@ class Runtime:
         presence: Presence,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        settings = LinkSettings(config.prefix, config.timeout, config.connect_timeout)
-        self.links = Links(topologies, settings, counters, presence)
-        expiry_ms = round(config.expiry * 1000)
-        self.writer = Writer(self.links, counters, cipher, config.capacity_of, expiry_ms)
+        self.links = Links(topologies, _settings_of(config), counters, presence)
+        self.writer = _writer_over(self.links, config, counters, cipher)
+        self.questioner = Questioner(self.links)
         self.poster = Poster(self.writer, self.links, counters, config.on_gap)
 
     async def close(self) -> None:
@@ -70,6 +73,7 @@ class Hosts:
         self._counters = counters
         self._cipher = cipher
         self._state = NodeState(process_id, config, counters)
+        self._seats: Seats | None = None
         self._lock = threading.RLock()
         self._ages = Ages()
         # Made now, so that a mistake in its URL or options shows at once; connects at `open`.
@@ -123,6 +127,22 @@ class Hosts:
             return self.own_runtime()
         return self._background_runtime()[1]
 
+    def seats(self) -> Seats:
+        """What threads without a loop write with."""
+        seats = self._seats
+        if seats is not None:
+            return seats
+        with self._lock:
+            if self._seats is None:
+                config, counters, cipher = self._config, self._counters, self._cipher
+                self._seats = Seats(
+                    self._topologies,
+                    _settings_of(config),
+                    counters,
+                    lambda links: _writer_over(links, config, counters, cipher),
+                )
+            return self._seats
+
     def receiver(self) -> Node:
         """The node; on the running loop if there was none."""
         node = self.node
@@ -160,6 +180,8 @@ class Hosts:
             for shard, up in runtime.links.connected().items():
                 if shard in connected:  # its loop may not have heard that there is no such shard
                     connected[shard] = connected[shard] or up
+        if self._seats is not None:
+            connected |= dict.fromkeys(self._seats.connected(), True)
         return connected
 
     def _follow_store(self, topology: Topology) -> None:
@@ -175,14 +197,14 @@ class Hosts:
 
     def _follow(self) -> None:
         """There is a newer topology; called by whichever thread has brought it."""
-        if self._follower is not None:
-            self._follower.offer(self._topologies.topology)
         for runtime in list(self._runtimes.values()):
             if runtime.loop is _running_loop():
                 self._follow_on(runtime)
             elif runtime.loop.is_running():
                 with contextlib.suppress(RuntimeError):  # it has been closed just now
                     runtime.loop.call_soon_threadsafe(self._follow_on, runtime)
+        if self._follower is not None:  # last: it may write a file, and loops wait for the news
+            self._follower.offer(self._topologies.topology)
 
     def _follow_on(self, runtime: Runtime) -> None:
         """On the loop of a runtime: one step, so that nothing there sees half of a change."""
@@ -193,6 +215,8 @@ class Hosts:
 
     def abandon(self) -> None:
         """Close in the background what lives there; for a layer that nobody holds any more."""
+        if self._seats is not None:
+            self._seats.close()
         for loop in list(self._runtimes):
             if loop.is_running():
                 asyncio.run_coroutine_threadsafe(self._close_on_loop(loop), loop)
@@ -212,7 +236,10 @@ class Hosts:
             self._previous = node or self._previous
             runtimes, self._runtimes = list(self._runtimes.values()), {}
             follower, self._follower = self._follower, None
+            seats, self._seats = self._seats, None
             self.opened = False
+        if seats is not None:
+            seats.close()
         if node is not None:
             await _close_on(node.loop, node)
         for runtime in runtimes:
@@ -225,6 +252,8 @@ class Hosts:
     def _background_runtime(self) -> tuple[BackgroundLoop, Runtime]:
         background = background_loop()
         runtime = self._runtimes.get(background.loop)
+        if runtime is None and background.loop is _running_loop():
+            return background, self.own_runtime()
         if runtime is None:
             with self._lock:
                 runtime = self._runtimes.get(background.loop)
@@ -271,6 +300,20 @@ class Hosts:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
                 await run_on(successor.loop, successor.ready())
+
+
+def _settings_of(config: Config) -> LinkSettings:
+    return LinkSettings(config.prefix, config.timeout, config.connect_timeout)
+
+
+def _writer_over(
+    links: Homes[Any], config: Config, counters: Counters, cipher: Cipher | None
+) -> Writer:
+    expiry_ms = round(config.expiry * 1000)
+    writer = writer_class(config)(links, counters, cipher, config.capacity_of, expiry_ms)
+    if isinstance(writer, MeasuredWriter):
+        writer.metrics = config.metrics
+    return writer
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

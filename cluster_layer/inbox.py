@@ -8,13 +8,15 @@ whichever connection reads.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from time import monotonic
 from typing import Any, Protocol, TypeAlias
 
 from cluster_layer.batching import Command
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link
 from cluster_layer.reader import Reader
+from cluster_layer.session import CommandRefused
 
 BLOCK_MS = 1000  # how long the shard keeps a read waiting; also how soon a dead link is noticed
 ENTRIES = 256  # per stream and read
@@ -106,6 +108,7 @@ class InboxReader(Reader[Connection]):
     async def _read(self, connection: Connection, keys: Keys) -> None:
         trimmed: dict[str, bytes] = {}
         while True:
+            self.progress += 1
             commands, names = self._commands(keys, block=True)
             self._reading = frozenset(names)
             replies = await connection.execute(
@@ -138,7 +141,7 @@ class InboxReader(Reader[Connection]):
                 milliseconds, _, sequence = cursor.partition(b"-")
                 following = b"%b-%d" % (milliseconds, int(sequence) + 1)
                 trims.append(("XTRIM", keys.inbox(name), "MINID", following))
-        now = self._loop.time()
+        now = monotonic()
         if now - self._kept_alive_at > KEEP_ALIVE_S:
             self._kept_alive_at = now
             # A stream that vanishes forgets its last id; with a clock that was set back, new

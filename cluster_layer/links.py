@@ -12,61 +12,41 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from time import monotonic
 from typing import Any
 
-from cluster_layer import scripts
 from cluster_layer.batching import Command
-from cluster_layer.connection import Caller, CommandRefused, Connection, NothingListens
+from cluster_layer.combining import Combiner
+from cluster_layer.connection import Caller, Connection
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
-from cluster_layer.scripts import Script
+from cluster_layer.running import (
+    BACKOFF_S,
+    HEARTBEAT_S,
+    Homes,
+    LinkSettings,
+    Runner,
+    redirection,
+)
+from cluster_layer.session import NothingListens
 from cluster_layer.topologies import Topologies
-from topology.codec import encode
+from cluster_layer.writes import Append, Write
 from topology.errors import ClusterError
-from topology.model import Topology
 
 logger = logging.getLogger("cluster_layer")
 
-HEARTBEAT_S = 1.0
-# Counters of positions and the epoch must not begin anew while somebody is connected.
-COUNTER_TTL_MS = 30 * 86_400_000
 INTERRUPT_AGAIN_S = 0.01
 RETIRE_CHECK_S = 0.02
+TOLD_WITHIN_S = 0.002
 FAREWELL_S = 0.5  # how long the end of a link may be delayed for it
-# Every redirection follows a newer topology: more of them within one call is a defect somewhere.
-MAX_REDIRECTIONS = 16
-# What can be wrong with one call: the scripts, the clock, the topology; each once, and one more.
-MAX_REMEDIES = 4
-BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
-
-# The command was not executed, and asking anew can help: the primary moved, a script was flushed.
-_STALE_CONNECTION = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED")
 
 
-# What a script's keys and arguments are, once it is known which keys the shard has.
-Build = Callable[[Keys], tuple[Sequence[bytes], Command]]
-
-
-class Redirected(CommandRefused):
-    """The shard serves a newer topology, which is known here by now: look for the home again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSettings:
-    """What every connection of a layer has in common. Times in seconds."""
-
-    prefix: str
-    timeout_s: float
-    connect_timeout_s: float
-
-
-class Link:
+class Link(Runner[Connection]):
     """The command connection to one shard, on the running loop."""
 
     def __init__(
@@ -79,19 +59,12 @@ class Link:
         presence: Presence | None = None,
     ) -> None:
         """`presence` is what the process reports to the shard; None: nothing."""
-        self.shard = shard
-        self.endpoint = endpoint
-        self.settings = settings
-        self.connection: Connection | None = None
-        self._topologies = topologies
-        self._presence = presence
-        self.keys = self.keys_of("")
+        super().__init__(shard, endpoint, settings, counters, topologies, presence)
         self.watchers: list[
             Callable[[], None]
         ] = []  # called when it has come up, gone down, or failed to
-        self._counters = counters
         self._latest: Connection | None = None
-        self.served = 0  # the epoch that the shard was last seen to serve
+        self._combiner = Combiner(settings.timeout_s, self._post_combined)
         self._retired = False
         self._refusal: str | None = None  # why the last attempt failed, until one succeeds
         self.loop = self._loop = asyncio.get_running_loop()
@@ -112,7 +85,7 @@ class Link:
         if self.connection is not None:
             return self.connection
         if self._retired:
-            raise _redirection(self.shard)
+            raise redirection(self.shard)
         if self._refusal is not None:
             refusal = self._refusal
             # Whoever tries again at once must not keep the loop from connecting.
@@ -136,88 +109,53 @@ class Link:
         latest = self._latest
         return self._refusal or (latest.lost if latest is not None and latest.fell_silent else None)
 
-    def keys_of(self, incarnation: str) -> Keys:
-        """The keys of this layer on one life of this shard."""
-        cluster = self._topologies.topology.cluster
-        return Keys(self.settings.prefix, cluster, incarnation, self.endpoint.db)
-
-    async def run(self, script: Script, epoch: int, build: Build) -> Any:
-        """Run a script that begins with fence.lua; `build(keys)` gives its other keys, arguments.
-
-        `epoch` is that of the routes by which this shard was chosen. Redirected: the shard is ahead
-        of them. ShardUnavailable: not executed. DeliveryUnknown: it may have been executed, and if
-        it has not been until now it never will.
-        """
-        counters = self._counters.shards[self.shard]
-        attempts = 0
-        while True:
-            attempts += 1
-            try:
-                connection = self.connection or await self.ready()
-            except Redirected:
-                raise
-            except ShardUnavailable:
-                counters.refused += 1
-                raise
-            fence = self._loop.time() + self.settings.timeout_s
-            command = self._command(connection, script, epoch, build)
-            try:
-                reply = await connection.call((command,))
-            except ShardUnavailable:
-                counters.refused += 1
-                raise
-            except DeliveryUnknown:
-                counters.unknown += 1
-                await self.settled(fence)
-                raise
-            refusal = connection.refusal(reply)
-            if refusal is None:
-                return reply
-            if "STALE" in refusal.reason:
-                await self._catch_up(epoch)
-                raise Redirected(self.shard, refusal.reason)
-            if attempts > MAX_REMEDIES or not await self.remedied(connection, refusal, script):
-                counters.refused += 1
-                raise refusal
-
-    async def align(self) -> int:
-        """Bring the newer topology to the side that lacks it; the epoch that the shard serves now.
-
-        ShardUnavailable, DeliveryUnknown: it may not have come through.
-        """
-        return await self._align(await self.ready(), self.keys)
-
     def report(self) -> None:
         """Tell the shard about this process as soon as can be; it is told again anyway."""
         if self.connection is not None and self._presence is not None:
             command = self._presence.command(self.keys)
             self.connection.call((command,)).add_done_callback(_look_at)
 
-    def post(
-        self,
-        connection: Connection,
-        script: Script,
-        epoch: int,
-        build: Build,
-        waiter: Caller,
-    ) -> float:
-        """As `run`, without waiting and without a second try; the loop time of its fence.
+    def combined(self, connection: Connection, write: Write) -> Awaitable[Any] | None:
+        if type(write) is not Append:
+            return None
+        answer = self._loop.create_future()
+        self._combiner.add(connection, write, answer)
+        return answer
+
+    def post(self, connection: Connection, write: Write, waiter: Caller) -> float:
+        """As `run`, without waiting and without a second try; the monotonic time of its fence.
 
         The waiter gets the reply, an error reply too, or ShardUnavailable or DeliveryUnknown; after
         the latter, see `settled`.
         """
-        timeout_s = self.settings.timeout_s
-        fence = self._loop.time() + timeout_s
-        connection.post((self._command(connection, script, epoch, build),), waiter, fence)
+        if type(write) is Append:
+            return self._combiner.add(connection, write, waiter)
+        fence = monotonic() + self.settings.timeout_s
+        command = self._command(connection, write.script, write.epoch, write.build, fence)
+        connection.post((command,), waiter, fence)
         return fence
 
-    async def settled(self, fence: float) -> None:
-        """Return when a command that was not answered can't be executed any more.
+    def _post_combined(
+        self,
+        connection: Connection,
+        first: Append,
+        envelopes: Sequence[bytes],
+        waiter: Caller,
+        fence: float,
+    ) -> None:
+        def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+            return first.build_with(keys, envelopes)
 
-        That is so when its fence has passed (loop time), when the shard's process is gone, or when
-        the shard has answered on a new connection: by then it has read the old one to its end.
-        """
-        while (left_s := fence - self._loop.time()) > 0 and self.connection is None:
+        command = self._command(connection, first.script, first.epoch, build, fence)
+        connection.post((command,), waiter, fence)
+
+    async def settled(self, fence: float, life: str) -> None:
+        while (left_s := fence - monotonic()) > 0:
+            if self.connection is not None:
+                if self.keys.incarnation == life:
+                    return
+                await self.connection.stays(left_s)
+                continue
             try:
                 async with asyncio.timeout(left_s):
                     await asyncio.shield(self._attempt)
@@ -261,84 +199,17 @@ class Link:
         Whoever waits for a connection is redirected at once.
         """
         self._retired = True
-        self._fail_attempt(_redirection(self.shard))
-        deadline = self._loop.time() + self.settings.timeout_s
+        self._fail_attempt(redirection(self.shard))
+        deadline = monotonic() + self.settings.timeout_s
         while (connection := self.connection) is not None and connection.busy:
-            if self._loop.time() > deadline or not await connection.stays(RETIRE_CHECK_S):
+            if monotonic() > deadline or not await connection.stays(RETIRE_CHECK_S):
                 break
         await self.close()
 
     # -- internals
 
-    def _command(self, connection: Connection, script: Script, epoch: int, build: Build) -> Command:
-        keys, arguments = build(self.keys)
-        fence_ms = int(connection.shard_time_ms() + self.settings.timeout_s * 1000)
-        head = ("EVALSHA", script.sha, len(keys) + 1, self.keys.cluster.epoch)
-        return (*head, *keys, fence_ms, epoch, *arguments)
-
-    async def _catch_up(self, epoch: int) -> None:
-        """Get the newer topology that this shard serves. ShardUnavailable: it can't be had."""
-        if self._topologies.routes.epoch > epoch:
-            return
-        try:
-            await self.align()
-        except DeliveryUnknown as error:  # reading it: what the caller wants was not executed
-            raise ShardUnavailable(self.shard, error.reason) from error
-        if self._topologies.routes.epoch <= epoch:
-            raise ShardUnavailable(
-                self.shard, "it serves a newer topology than ours and keeps no usable copy of it"
-            )
-
-    async def _align(self, connection: Connection, keys: Keys) -> int:
-        ours = self._topologies.topology
-        served = int(await connection.execute(("GET", keys.cluster.epoch)) or 0)
-        if served < ours.epoch:
-            served = int(await connection.execute(self._installation(ours, keys)))
-        self.served = served
-        if served > ours.epoch:
-            self._topologies.offer_encoded(
-                await connection.execute(("GET", keys.cluster.topology)) or b""
-            )
-        return served
-
-    def _installation(self, topology: Topology, keys: Keys) -> Command:
-        cluster = keys.cluster
-        return (
-            *("EVALSHA", scripts.TOPOLOGY_INSTALL.sha, 2, cluster.epoch, cluster.topology),
-            *(topology.epoch, encode(topology), cluster.announcements),
-        )
-
-    async def remedied(
-        self, connection: Connection, refusal: CommandRefused, script: Script
-    ) -> bool:
-        """Whether one more try makes sense: the refused command provably was not executed."""
-        try:
-            return await self._remedy(connection, refusal, script)
-        except CommandRefused as error:  # of the remedy
-            if not _is_of_a_stale_connection(error.reason):
-                raise
-            connection.close(error.reason)
-            return True
-        except DeliveryUnknown as error:  # as above
-            raise ShardUnavailable(self.shard, error.reason) from error
-
-    async def _remedy(
-        self, connection: Connection, refusal: CommandRefused, script: Script
-    ) -> bool:
-        reason = refusal.reason
-        if "NOSCRIPT" in reason:
-            await self._load_scripts(connection, script)
-            return True
-        if "AHEAD" in reason:
-            await self.align()  # it has been emptied since we came, or nobody else was here yet
-            return True
-        if "LATE" in reason:
-            await connection.identify()  # our idea of the shard's clock was wrong
-            return True
-        if _is_of_a_stale_connection(reason):
-            connection.close(reason)
-            return True
-        return False
+    async def _told_elsewhere(self) -> None:
+        await asyncio.sleep(TOLD_WITHIN_S)
 
     async def _keep(self) -> None:
         pause_s = 0.0
@@ -348,7 +219,7 @@ class Link:
                 pause_s = 0.0
                 continue
             except Exception as error:  # noqa: BLE001 - a link that ends would never come up again
-                self._failed(self._unavailable(error), first=pause_s == 0.0)
+                self._failed(self.unavailable(error), first=pause_s == 0.0)
             pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
             # Jitter: many processes lose the same shard at the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -368,50 +239,19 @@ class Link:
             connect_timeout_s=self.settings.connect_timeout_s,
             timeout_s=self.settings.timeout_s,
         )
-        try:
-            await self._load_scripts(connection)
-            # Before anybody uses the link: who is behind must not write, nor join, by old routes.
-            keys = self.keys_of(connection.incarnation)
-            await self._align(connection, keys)
-            if self._presence is not None:
-                # Nor may a change be decided without whoever takes part from now on.
-                await connection.execute(self._presence.command(keys))
-        except DeliveryUnknown as error:
-            raise ShardUnavailable(self.shard, error.reason) from error
-        except BaseException:
-            connection.close()
-            raise
+        await self.prepare(connection)
         return connection
-
-    async def _load_scripts(self, connection: Connection, *more: Script) -> None:
-        wanted = dict.fromkeys((*scripts.ALL, *more))
-        await connection.execute(*(("SCRIPT", "LOAD", script.text) for script in wanted))
 
     async def _live(self, connection: Connection) -> None:
         """Use a connection until it is lost."""
         connection.on_lost = self._went_down
         self._came_up(connection)
-        incarnation = connection.incarnation
         while await connection.stays(HEARTBEAT_S):
             try:
-                await connection.identify()
-                await self._beat(connection)
+                await self.look(connection)
             except (ShardUnavailable, DeliveryUnknown) as error:
                 connection.close(error.reason)
-            if connection.incarnation != incarnation:
-                connection.close("the shard was promoted or its replication id changed")
         logger.warning("shard %s: connection lost (%s)", self.shard, connection.lost)
-
-    async def _beat(self, connection: Connection) -> None:
-        """Keep alive what must not begin anew, compare epochs, report."""
-        keys, cluster = self.keys, self.keys.cluster
-        kept = (keys.seq, keys.entries, cluster.epoch, cluster.topology)
-        expiries = [("PEXPIRE", key, COUNTER_TTL_MS) for key in kept]
-        report = [self._presence.command(keys)] if self._presence is not None else []
-        served, *_ = await connection.execute(("GET", cluster.epoch), *expiries, *report)
-        self.served = int(served or 0)
-        if self.served != self._topologies.routes.epoch:
-            await self._align(connection, keys)
 
     def _came_up(self, connection: Connection) -> None:
         if self.keys.incarnation:
@@ -437,12 +277,6 @@ class Link:
         self._attempt = self._loop.create_future()
         self._notify()
 
-    def _unavailable(self, error: Exception) -> ShardUnavailable:
-        if isinstance(error, ShardUnavailable):
-            return error
-        logger.error("shard %s: cannot connect", self.shard, exc_info=error)
-        return ShardUnavailable(self.shard, repr(error))
-
     def _fail_attempt(self, error: ShardUnavailable) -> None:
         if not self._attempt.done():
             self._attempt.set_exception(error)
@@ -453,21 +287,13 @@ class Link:
             watcher()
 
 
-def _is_of_a_stale_connection(reason: str) -> bool:
-    return any(word in reason for word in _STALE_CONNECTION)
-
-
-def _redirection(shard: str) -> Redirected:
-    return Redirected(shard, "the topology has no such shard any more")
-
-
 def _look_at(future: asyncio.Future[Any]) -> None:
     """Nobody waits for this answer, and its failure shows elsewhere."""
     if not future.cancelled():
         future.exception()
 
 
-class Links:
+class Links(Homes[Link]):
     """The links of one loop, one per shard, made when first used.
 
     `routes` are the ones that this loop goes by: it changes between two steps of the loop, never
@@ -482,7 +308,7 @@ class Links:
         presence: Presence | None = None,
     ) -> None:
         self.topologies = topologies
-        self.routes: Routes = topologies.routes
+        self._routes = topologies.routes
         self.settings = settings
         self._counters = counters
         self._presence = presence
@@ -490,11 +316,18 @@ class Links:
         self._unreachable: frozenset[str] = frozenset()
         self._retiring: set[asyncio.Task[None]] = set()
 
+    @property
+    def routes(self) -> Routes:
+        return self._routes
+
+    async def together(self, works: Sequence[Coroutine[Any, Any, None]]) -> None:
+        await asyncio.gather(*works)
+
     def follow(self) -> None:
         """Go by the newest routes; links to shards that are gone, or live elsewhere now, end."""
-        if self.routes is self.topologies.routes:
+        if self._routes is self.topologies.routes:
             return
-        self.routes = self.topologies.routes
+        self._routes = self.topologies.routes
         endpoints = self.routes.endpoints()
         for shard, link in list(self._links.items()):
             if endpoints.get(shard) != link.endpoint:
@@ -509,7 +342,7 @@ class Links:
         if link is None or link.ended:
             endpoint = self.routes.endpoints().get(shard)
             if endpoint is None:
-                raise _redirection(shard)
+                raise redirection(shard)
             link = Link(
                 shard, endpoint, self.settings, self._counters, self.topologies, self._presence
             )
@@ -520,22 +353,6 @@ class Links:
     def all(self) -> list[Link]:
         """A link to every shard of the topology that is not down."""
         return [self.to(shard) for shard in self.routes.endpoints()]
-
-    async def run_at_home(self, name: str, script: Script, build: Build) -> tuple[str, Any]:
-        """Run a script where this name is written to; its shard and the reply. See `Link.run`."""
-        for _ in range(MAX_REDIRECTIONS):
-            routes = self.routes
-            shard = routes.shard_of(name)
-            try:
-                return shard, await self.to(shard).run(script, routes.epoch, build)
-            except Redirected:
-                continue
-        raise self.restless(name)
-
-    def restless(self, name: str) -> ShardUnavailable:
-        """The error of a call that was redirected too often."""
-        reason = f"the topology changed {MAX_REDIRECTIONS} times during one call"
-        return ShardUnavailable(self.routes.shard_of(name), reason)
 
     def connected(self) -> dict[str, bool]:
         return {shard: link.connection is not None for shard, link in list(self._links.items())}

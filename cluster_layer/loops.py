@@ -2,7 +2,8 @@
 
 A loop that lives has connections of its own. A loop that is made for one call (``async_to_sync``
 in a view, ``asyncio.run`` in a script) must not: it would open and leave them behind thousands of
-times. Such calls go through one background loop per operating system process. A loop counts as
+times. Such calls go through one background loop per operating system process; only writes under
+``async_to_sync`` block instead, which is quicker than two switches of threads. A loop counts as
 living when it receives, when the layer is opened on it, or when it has been calling for a while.
 """
 
@@ -16,6 +17,8 @@ from collections.abc import Callable, Coroutine
 from threading import get_ident
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
+
+from asgiref.sync import AsyncToSync
 
 T = TypeVar("T")
 
@@ -42,6 +45,21 @@ class BackgroundLoop:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(_START_S)
+
+    def wait_for(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        """Run work on the loop and return its result, in a thread that runs no loop.
+
+        TimeoutError: it was not done in time; it has been cancelled.
+        """
+        if self._thread is threading.current_thread():
+            work.close()
+            raise RuntimeError("the layer's own thread can't wait for itself")
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result(timeout_s)
+        except BaseException:
+            future.cancel()
+            raise
 
 
 _forks = 0
@@ -81,6 +99,14 @@ def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
     costs; asyncio's own loops know their thread. Behind a fork neither is of use: see `forks`.
     """
     return getattr(loop, "_thread_id", None) == get_ident() or loop is asyncio.get_running_loop()
+
+
+def is_for_one_call(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether ``async_to_sync`` has made this loop for a call, for which a thread stands waiting.
+
+    Whoever blocks such a loop keeps nobody waiting but that thread.
+    """
+    return loop in getattr(AsyncToSync, "loop_thread_executors", ())
 
 
 class Ages:

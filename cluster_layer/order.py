@@ -23,6 +23,7 @@ INBOX: Final = "inbox"
 GROUP: Final = "group"
 
 MAX_TRAIL: Final = 64  # shards; the oldest are forgotten first
+MAX_FORMER: Final = 4  # lives of a lane that are remembered
 MAX_DOUBTS: Final = 16  # per shard; the oldest are forgotten first
 
 # Of what may be anywhere on its lane, or nowhere: beyond every position.
@@ -64,7 +65,8 @@ class Mark(NamedTuple):
     doubts: tuple[Doubt, ...] = ()
 
 
-_Entry: TypeAlias = tuple[str, int | None, int | None, float, tuple[Doubt, ...], int]
+_Entry: TypeAlias = tuple[str, int | None, int | None, float, tuple[Doubt, ...], int, float]
+_NEVER: Final = float("-inf")
 
 
 class Trail:
@@ -72,7 +74,7 @@ class Trail:
 
     It is looked at and renewed with every write, so an entry is a bare tuple: shard ->
     (incarnation, position in inboxes or None, position of publications or None, time, doubts, epoch
-    of the topology by which the inbox was chosen).
+    of the topology by which the inbox was chosen, time of the last write to an earlier life).
     """
 
     __slots__ = ("_written", "uncertain")
@@ -97,18 +99,20 @@ class Trail:
         shard, kind = lane
         inbox = group = None
         inbox_epoch = epoch
+        former = _NEVER
         doubts: tuple[Doubt, ...] = ()
         previous = self._written.get(shard)
-        if previous is not None and previous[0] == incarnation:
-            # What was written to a dead incarnation is lost.
-            _, inbox, group, _, doubts, inbox_epoch = previous
+        if previous is not None and previous[0] != incarnation:
+            former = previous[3]
+        elif previous is not None:
+            _, inbox, group, _, doubts, inbox_epoch, former = previous
             if doubts:
                 doubts = tuple(doubt for doubt in doubts if doubt.kind != kind)
         if kind == INBOX:
             inbox, inbox_epoch = position, epoch
         else:
             group = position
-        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch))
+        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch, former))
 
     def in_doubt(
         self, lane: Lane, incarnation: str, fingerprint: int, now: float, epoch: int = 0
@@ -120,14 +124,17 @@ class Trail:
         shard, kind = lane
         inbox = group = None
         inbox_epoch = epoch
+        former = _NEVER
         doubts: tuple[Doubt, ...] = ()
         previous = self._written.get(shard)
-        if previous is not None and previous[0] == incarnation:
-            _, inbox, group, _, doubts, inbox_epoch = previous
+        if previous is not None and previous[0] != incarnation:
+            former = previous[3]
+        elif previous is not None:
+            _, inbox, group, _, doubts, inbox_epoch, former = previous
             if inbox is None and all(doubt.kind != INBOX for doubt in doubts):
                 inbox_epoch = epoch
         doubts = (*doubts, Doubt(kind, fingerprint))[-MAX_DOUBTS:]
-        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch))
+        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch, former))
 
     def uncertain_lanes(self) -> list[Lane]:
         """The lanes to which something was written that may have happened."""
@@ -139,10 +146,13 @@ class Trail:
     def marks(
         self, lane: Lane, now: float, window_s: float, epoch: int = 0
     ) -> dict[str, Mark] | None:
-        """What a write to this lane, by routes of this epoch, must not overtake; None: nothing."""
+        """What a write to this lane, by routes of this epoch, must not overtake; None: nothing.
+
+        A mark without positions tells of a life whose writes follow those of an earlier one.
+        """
         shard, kind = lane
         marks = {}
-        for other, (incarnation, inbox, group, at, doubts, chosen) in self._written.items():
+        for other, (incarnation, inbox, group, at, doubts, chosen, former) in self._written.items():
             # By one topology a channel is always in one inbox; by another it was in another.
             if other == shard or (kind == INBOX and chosen == epoch):
                 if kind == INBOX:
@@ -151,7 +161,8 @@ class Trail:
                     group = None
                 if doubts:
                     doubts = tuple(doubt for doubt in doubts if doubt.kind != kind)
-            if (inbox is not None or group is not None or doubts) and now - at <= window_s:
+            named = inbox is not None or group is not None or doubts
+            if (named and now - at <= window_s) or now - former <= window_s:
                 marks[other] = Mark(incarnation, inbox, group, doubts)
         return marks or None
 
@@ -184,13 +195,17 @@ class _Need(NamedTuple):
     """What must have been delivered first, on one life of one lane.
 
     A doubt is anywhere until a barrier is through: then it is among what is held there, or is
-    nothing to wait for.
+    nothing to wait for. So is what an earlier life has brought, if the writer's is another one.
     """
 
     lane: Lane
     incarnation: str
     position: int
     fingerprint: int | None = None
+
+    @property
+    def needs_barrier(self) -> bool:
+        return self.position == _ANYWHERE
 
 
 class Begun(NamedTuple):
@@ -257,6 +272,8 @@ class Sequencer:
         self._expected: set[Lane] = set()  # that are about to be, for the first time
         self._lanes: dict[tuple[Lane, str], _LaneState] = {}
         self._floors: dict[tuple[Lane, str], int] = {}
+        self._former: dict[Lane, list[str]] = {}  # lives that ours has nothing more to tell of
+        self._foreign: dict[Lane, dict[str, int]] = {}  # others -> the first message that named it
         self._blocked: dict[tuple[Lane, str], None] = {}
         self._serial = 0
         self.epoch = 0
@@ -298,8 +315,11 @@ class Sequencer:
             self._progress()
             return
         key = (lane, incarnation)
+        self._note_former(lane, incarnation)
+        self._foreign.pop(lane, None)
         state = self._lanes[key]
         state.cut = True
+        self._drop_ends(lane, self._serial)
         held_here = self._held_on(key)
         for held in self._all_held():
             for need in held.needs:
@@ -411,7 +431,7 @@ class Sequencer:
         positions = (
             need.position
             for need in needs
-            if need[:2] == (lane, incarnation) and need.fingerprint is None
+            if need[:2] == (lane, incarnation) and not need.needs_barrier
         )
         return Begun(incarnation, self._serial, max(positions, default=0))
 
@@ -424,6 +444,8 @@ class Sequencer:
         if begun.incarnation == incarnation:  # positions begin anew with each life
             state.received = max(state.received, begun.position)
         self._find_doubts(lane, begun.serial)
+        if begun.incarnation == incarnation:
+            self._see_through(lane, begun.serial)
         self._progress()
 
     # -- internals
@@ -449,7 +471,49 @@ class Sequencer:
                 self._ask(need.lane)
             if found is not None and state is not None and state.lacks(found.position):
                 needs.append(found)
-        return needs
+        return needs + [need for need in self._earlier_lives(marks) if need.lane != lane]
+
+    def _earlier_lives(self, marks: Mapping[str, Mark]) -> Iterator[_Need]:
+        """The ends of lives that we are connected to, of which a writer has seen the end.
+
+        What it wrote to them before may still come: we see the end later.
+        """
+        for shard, mark in marks.items():
+            for kind in (INBOX, GROUP):
+                lane = Lane(shard, kind)
+                ours = self._incarnations.get(lane)
+                if ours in (None, mark.incarnation):
+                    continue
+                if mark.incarnation not in self._former.get(lane, ()):
+                    self._foreign.setdefault(lane, {}).setdefault(mark.incarnation, self._serial)
+                    self._ask(lane)
+                    yield _Need(lane, str(ours), _ANYWHERE)
+
+    def _see_through(self, lane: Lane, serial: int) -> None:
+        """All that our life had brought when these messages came has arrived.
+
+        What of it is held goes first, if it can; waiting for it might go round in circles.
+        """
+        foreign = self._foreign.get(lane, {})
+        for incarnation in [life for life, first in foreign.items() if first < serial]:
+            del foreign[incarnation]
+            self._note_former(lane, incarnation)
+        key = (lane, self._incarnations[lane])
+        if key in self._blocked:
+            self._advance(key)
+        self._drop_ends(lane, serial)
+
+    def _drop_ends(self, lane: Lane, serial: int) -> None:
+        for held in self._all_held():
+            if held.serial <= serial:
+                held.needs = [
+                    need
+                    for need in held.needs
+                    if need.lane != lane or not need.needs_barrier or need.fingerprint is not None
+                ]
+
+    def _note_former(self, lane: Lane, incarnation: str) -> None:
+        self._former[lane] = [*self._former.get(lane, ()), incarnation][-MAX_FORMER:]
 
     def _find_doubts(self, lane: Lane, serial: int) -> None:
         """What messages up to this serial number doubted has arrived on this lane, or never will.
@@ -546,6 +610,8 @@ class Sequencer:
             # It was settled before the message that names it was sent: it is not ahead of now.
             self._overtaken(need.lane, need.incarnation, need.fingerprint)
             return
+        if need.needs_barrier:
+            return  # nobody knows how far it went
         key = (need.lane, need.incarnation)
         self._floors[key] = max(need.position, self._floors.pop(key, -1))
         if len(self._floors) > 4 * MAX_TRAIL:

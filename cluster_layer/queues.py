@@ -15,10 +15,12 @@ from typing import Protocol
 from cluster_layer import scripts
 from cluster_layer.batching import Command
 from cluster_layer.buffers import Loss, Mailbox, Parcel
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.keys import Keys
-from cluster_layer.links import HEARTBEAT_S, Link, Links
+from cluster_layer.links import Link, Links
 from cluster_layer.reader import Reader
+from cluster_layer.running import HEARTBEAT_S
+from cluster_layer.session import CommandRefused
 
 BLOCK_S = 1  # how long the shard keeps a read waiting; also how soon a dead link is noticed
 
@@ -42,6 +44,7 @@ class QueueReader(Reader[Connection]):
         self._wanted = asyncio.Event()
         self._blocked_on: frozenset[str] = frozenset()
         self._rotation = 0
+        self._when_asked: list[Callable[[], None]] = []
         self._finishing = False
         self._finished = asyncio.Event()
         self._finished.set()
@@ -58,6 +61,18 @@ class QueueReader(Reader[Connection]):
         if _demand(box) <= 0:
             self._boxes.pop(box.name, None)
             self._look_again()
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether the shard is not known to be away."""
+        return self._link.trouble is None
+
+    def when_asked(self, callback: Callable[[], None]) -> None:
+        """Call it when the shard has been asked once more, for all who wait now.
+
+        Before the read begins to block: who wanted no more than that can go in time.
+        """
+        self._when_asked.append(callback)
 
     async def finish(self) -> None:
         """Pop nothing more, and take in what is on its way; bounded by the connection's timeout."""
@@ -84,6 +99,7 @@ class QueueReader(Reader[Connection]):
         self._finished.clear()
         try:
             while not self._finishing:
+                self.progress += 1
                 boxes = self._in_demand()
                 if not boxes:
                     self._wanted.clear()
@@ -102,6 +118,7 @@ class QueueReader(Reader[Connection]):
                 return
             except TimeoutError:
                 await connection.execute(("PING",))
+                self.progress += 1
 
     def _in_demand(self) -> list[Mailbox]:
         """Mailboxes with more receivers than messages, another one first each time."""
@@ -113,6 +130,15 @@ class QueueReader(Reader[Connection]):
 
     async def _pop(self, connection: Connection, keys: Keys, boxes: list[Mailbox]) -> bool:
         """Pop for everybody who waits; False: nothing was there."""
+        self._when_asked, callbacks = [], self._when_asked
+        try:
+            found = await self._pop_once(connection, keys, boxes)
+        finally:
+            for callback in callbacks:
+                callback()
+        return found
+
+    async def _pop_once(self, connection: Connection, keys: Keys, boxes: list[Mailbox]) -> bool:
         names = [keys.queue(box.name) for box in boxes]
         counts = [_demand(box) for box in boxes]
         command: Command = ("EVALSHA", scripts.QUEUE_POP.sha, len(names), *names, *counts)
@@ -122,7 +148,7 @@ class QueueReader(Reader[Connection]):
             if "NOSCRIPT" not in refusal.reason:
                 raise
             await connection.execute(("SCRIPT", "LOAD", scripts.QUEUE_POP.text))
-            return True
+            return await self._pop_once(connection, keys, boxes)
         connection.require_same_life(replication)
         now_ms, expired, *found = reply
         if expired:

@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 from cluster_layer.connection import Connection
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import HEARTBEAT_S, Link
+from cluster_layer.links import Link
 from cluster_layer.reader import Reader
+from cluster_layer.running import HEARTBEAT_S
 
 logger = logging.getLogger("cluster_layer")
 
@@ -68,7 +70,7 @@ class SubscriberConnection(Connection):
         return False
 
     def _deadline(self) -> float:
-        return self._loop.time() + self.timeout_s
+        return monotonic() + self.timeout_s
 
     def _overdue(self, now: float) -> bool:
         subscribing, pings = self._subscribing, self._pings
@@ -130,13 +132,13 @@ class Subscriber(Reader[SubscriberConnection]):
         self._refusal: str | None = None  # why the last attempt failed, while there is no other
         self._was_subscribed = False
         self._held: list[Publication] | None = None
-        self._tick_at = link.loop.time()
+        self._tick_at = monotonic()
         super().__init__(link)
 
     @property
     def late_s(self) -> float:
         """By how much this loop is behind: what arrives now may have been sent so long ago."""
-        return max(0.0, self._loop.time() - self._tick_at - 2 * HEARTBEAT_S)
+        return max(0.0, monotonic() - self._tick_at - 2 * HEARTBEAT_S)
 
     async def subscribe(self, groups: Sequence[str]) -> None:
         """Return when the shard has confirmed all. ShardUnavailable, DeliveryUnknown."""
@@ -197,16 +199,16 @@ class Subscriber(Reader[SubscriberConnection]):
         """
         shard, incarnation = self._link.shard, connection.incarnation
         self._keys = keys
-        self._tick_at = self._loop.time()
+        self._tick_at = monotonic()
         self._held = []
         connection.on_message = self._on_message
         self._owner.on_subscription(shard, incarnation)
         cluster = keys.cluster
         ours = [keys.control, cluster.announcements, cluster.process(self._owner.process_id)]
         await connection.subscribe(ours)
-        await self._count_missed(keys)
         names = [keys.group(group) for group in self._owner.groups_on(shard)]
         await self._subscribe(connection, names)
+        await self._count_missed(keys)
         changes = await self._changes(keys)
         self._entered = connection
         self._refusal = None
@@ -231,7 +233,9 @@ class Subscriber(Reader[SubscriberConnection]):
         if last is not None or self._was_subscribed:
             connection = await self._link.ready()
             latest = int(await connection.execute(("GET", keys.seq)) or 0)
-            self._owner.on_missed(shard, max(0, latest - (last or 0)))
+            heard = {_number(payload.partition(b":")[0]) for _, payload in self._held or ()}
+            heard = {position for position in heard if (last or 0) < position <= latest}
+            self._owner.on_missed(shard, max(0, latest - (last or 0) - len(heard)))
         self._was_subscribed = True
 
     async def _changes(self, keys: Keys) -> list[Publication]:
@@ -245,8 +249,9 @@ class Subscriber(Reader[SubscriberConnection]):
 
     async def _live(self, connection: SubscriberConnection) -> None:
         while await connection.stays(HEARTBEAT_S):
-            self._tick_at = self._loop.time()
+            self._tick_at = monotonic()
             await connection.barrier()
+            self.progress += 1
         raise ShardUnavailable(self._link.shard, connection.lost or "lost")
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:

@@ -8,8 +8,10 @@ scope share it. Note that ``async_to_sync`` carries a context from one event loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Hashable, Mapping
+from time import monotonic
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -119,7 +121,19 @@ async def settled(past: Past, timeout_s: float) -> Trail:
                 await (waiting if runs_here(past.loop) else run_on(past.loop, waiting))
         except TimeoutError:
             pass
-    return past.trail(asyncio.get_running_loop().time())
+    return past.trail(monotonic())
+
+
+def settled_here(past: Past, timeout_s: float) -> Trail:
+    """`settled`, for a thread that runs no loop."""
+    if isinstance(past, Trail):
+        return past
+    if past.on_their_way and past.loop.is_running():
+        waiting = asyncio.run_coroutine_threadsafe(past.settled(), past.loop)
+        with contextlib.suppress(TimeoutError):
+            waiting.result(timeout_s)
+        waiting.cancel()
+    return past.trail(monotonic())
 
 
 _NOTHING: Final = Trail()

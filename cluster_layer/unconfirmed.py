@@ -18,15 +18,20 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, Final
 
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
-from cluster_layer.gaps import Gap, OnGap
-from cluster_layer.links import Links, Redirected
+from cluster_layer.gap_watch import tell
+from cluster_layer.gaps import OnGap, unconfirmed
+from cluster_layer.links import Links
 from cluster_layer.names import inbox_name
 from cluster_layer.order import Lane, Trail
+from cluster_layer.running import Redirected
+from cluster_layer.session import CommandRefused
+from cluster_layer.terms import USUAL, Terms
 from cluster_layer.trails import Past, PastCell, Unanswered, settled
 from cluster_layer.writer import TrailCell, Writer
 from cluster_layer.writes import Publish, Write
@@ -85,27 +90,33 @@ class Poster:
 
     # -- writing
 
-    def send(self, channel: str, body: bytes, past: Past) -> Past | None:
+    def send(self, channel: str, body: bytes, past: Past, terms: Terms = USUAL) -> Past | None:
         """Queue a message for a channel; the task's past after it. None: not without waiting."""
         trail = self._trail_of(past)
         if trail is None or trail.uncertain:
             return None
-        return self._queue(self._writer.message(channel, body, trail), past, trail)
+        return self._queue(self._writer.message(channel, body, trail, terms), past, trail)
 
-    def group_send(self, group: str, body: bytes, past: Past) -> Past | None:
+    def group_send(self, group: str, body: bytes, past: Past, terms: Terms = USUAL) -> Past | None:
         """Queue a message for a group; the task's past after it. None: not without waiting."""
         trail = self._trail_of(past)
         if trail is None or trail.uncertain:
             return None
-        return self._queue(self._writer.publication(group, body, trail), past, trail)
+        return self._queue(self._writer.publication(group, body, trail, terms), past, trail)
 
-    async def send_in_turn(self, channel: str, body: bytes, cell: PastCell) -> None:
+    async def send_in_turn(
+        self, channel: str, body: bytes, cell: PastCell, terms: Terms = USUAL
+    ) -> None:
         """Queue a message for a channel as soon as that can be."""
-        await self._in_turn(channel, cell, lambda trail: self._writer.message(channel, body, trail))
+        write = self._writer.message
+        await self._in_turn(channel, cell, lambda trail: write(channel, body, trail, terms))
 
-    async def group_send_in_turn(self, group: str, body: bytes, cell: PastCell) -> None:
+    async def group_send_in_turn(
+        self, group: str, body: bytes, cell: PastCell, terms: Terms = USUAL
+    ) -> None:
         """Queue a message for a group as soon as that can be."""
-        await self._in_turn(group, cell, lambda trail: self._writer.publication(group, body, trail))
+        write = self._writer.publication
+        await self._in_turn(group, cell, lambda trail: write(group, body, trail, terms))
 
     async def all_answered(self) -> None:
         """Return when it is known of every write until now what became of it."""
@@ -128,7 +139,7 @@ class Poster:
             return None
         if isinstance(past, Trail):
             return past
-        return past.before if past.on_their_way else past.trail(self._loop.time())
+        return past.before if past.on_their_way else past.trail(monotonic())
 
     def _queue(self, write: Write, past: Past, trail: Trail) -> Past | None:
         link = self._links.to(write.shard)
@@ -147,7 +158,7 @@ class Poster:
             going_on.add(write)
             posted.unanswered = going_on
         self._on_their_way += 1
-        posted.fence = link.post(connection, write.script, write.epoch, write.build, posted)
+        posted.fence = link.post(connection, write, posted)
         return going_on or trail
 
     async def _in_turn(
@@ -231,7 +242,9 @@ class Poster:
         found: dict[Lane | None, tuple[str, int] | None] = {}
         try:
             with contextlib.suppress(Redirected):
-                await self._links.to(shard).settled(max(posted.fence for posted, _ in doubts))
+                link = self._links.to(shard)
+                fence = max(posted.fence for posted, _ in doubts)
+                await link.settled(fence, link.keys.incarnation)
             for lane in {posted.write.lane for posted, _ in doubts}:
                 if lane is not None:
                     found[lane] = await self._writer.settled_position(lane)
@@ -241,10 +254,9 @@ class Poster:
                 self._report(posted.write.name, error, "unknown")
                 life, position = found.get(posted.write.lane) or ("", None)
                 unanswered = posted.unanswered
-                # What was written to another life of the shard is lost.
-                is_lost = bool(life) and unanswered is not None and life != unanswered.incarnation
-                position = None if is_lost else position
-                self._finish(posted, position, in_doubt=position is None and not is_lost)
+                if unanswered is None or life != unanswered.incarnation:
+                    position = None  # of another life of the shard
+                self._finish(posted, position, in_doubt=position is None)
 
     # -- what the topology has moved
 
@@ -263,13 +275,13 @@ class Poster:
     async def _stretch_again(self, unanswered: Unanswered) -> None:
         """Once all that was on its way with it has been answered too, by the same refusal."""
         refused = self._refused_on[unanswered]
-        deadline = self._loop.time() + SETTLING_TIMEOUTS * self._timeout_s
-        while len(refused) < unanswered.on_their_way and self._loop.time() < deadline:
+        deadline = monotonic() + SETTLING_TIMEOUTS * self._timeout_s
+        while len(refused) < unanswered.on_their_way and monotonic() < deadline:
             await asyncio.sleep(AGAIN_CHECK_S)
         del self._refused_on[unanswered]
         cell = TrailCell(unanswered.before)
         if unanswered.position is not None:
-            lane, life, now = unanswered.lane, unanswered.incarnation, self._loop.time()
+            lane, life, now = unanswered.lane, unanswered.incarnation, monotonic()
             cell.trail = cell.trail.after(lane, life, unanswered.position, now, unanswered.epoch)
         await self._written_again(refused, cell)
 
@@ -279,7 +291,7 @@ class Poster:
             write = posted.write
             again = self._writer.group_send if isinstance(write, Publish) else self._writer.send
             try:
-                await again(write.name, write.body, cell)
+                await again(write.name, write.body, cell, write.terms)
             except ChannelFull as error:
                 self._report(write.name, error, "full")
             except ClusterError as error:  # counted where it happened
@@ -295,10 +307,10 @@ class Poster:
         unanswered = posted.unanswered
         assert unanswered is not None  # noqa: S101 - groups have lanes
         assert position is not None  # noqa: S101 - the shard has named it
-        lane, life, now = unanswered.lane, unanswered.incarnation, self._loop.time()
+        lane, life, now = unanswered.lane, unanswered.incarnation, monotonic()
         cell = TrailCell(unanswered.before.after(lane, life, position, now, unanswered.epoch))
         try:
-            await self._writer.send_to_members(write.members, write.body, cell)
+            await self._writer.send_to_members(write, cell)
         finally:
             unanswered.before = cell.trail
             self._finish(posted, position)
@@ -326,12 +338,7 @@ class Poster:
 
     def _report(self, name: str, error: ClusterError, kind: str) -> None:
         self._counters.unconfirmed[kind] += 1
-        if self._on_gap is None:
-            return
-        try:
-            self._on_gap(Gap(name, error))
-        except Exception:
-            logger.exception("CONFIG on_gap failed")
+        tell(self._on_gap, unconfirmed(name, error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

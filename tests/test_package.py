@@ -78,7 +78,7 @@ def test_the_sdist_holds_what_a_developer_needs(built: Path) -> None:
         "CHANGELOG.md",
         "scripts/test",
         "scripts/demo",
-        "examples/chat/static/chat.js",
+        "cluster_layer/demo/static/chat.js",
         "tests/conftest.py",
         "cluster_layer/py.typed",
     } <= names

@@ -142,6 +142,7 @@ class ShardStatus:
     reason: str | None = None  #: why it could not be reached
     latency_s: float | None = None
     version: str | None = None
+    mode: str | None = None  #: "standalone"; "cluster" or "sentinel" are no shard's
     role: str | None = None  #: of replication: "master" or "slave"
     replicas: int | None = None
     incarnation: str | None = None
@@ -152,9 +153,10 @@ class ShardStatus:
     persistence: str | None = None  #: "none", or what writes to disk: "rdb", "aof", "rdb, aof"
     commands_per_s: float | None = None
     connections: int | None = None
+    max_connections: int | None = None
     clock_offset_s: float | None = None  #: its clock against ours
     keys: int | None = None
-    missing_permissions: tuple[str, ...] = field(default=())  #: commands that it refuses us
+    missing_permissions: tuple[str, ...] = field(default=())  #: what it refuses us, if asked
 
     @property
     def reachable(self) -> bool:

@@ -35,14 +35,16 @@ class Need(StrEnum):
     SERVERS = "shards whose servers can be killed and stopped"
     CLOCKS = "shards whose clocks can be set"
     ZOOKEEPER = "ZooKeeper servers"
+    CHANGES = "a topology that can be changed"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What an environment consists of; `config` are settings of the layer.
 
-    `zookeeper` is the number of its servers, 0 for a topology in a file. `layer` names what is
-    tested, `worker` is the command of a process, which gets a file of orders.
+    `zookeeper` is the number of its servers, 0 for a topology in a file. `spares` are shards that
+    run and are not in the topology yet. `layer` names what is tested, `worker` is the command of a
+    process, which gets a file of orders.
     """
 
     workload: str
@@ -55,6 +57,8 @@ class Plan:
     clocks: bool = False  # those of the shards can be set
     skewed: bool = False  # and are days apart
     zookeeper: int = 0
+    spares: int = 0
+    monitors: int = 0
     layer: str = "cluster-layer"
 
 

@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from chaos.environments.base import PREFIX, EnvironmentFailed, Need, Plan
+from chaos.environments.operator import Operator
 from chaos.environments.processes import WorkerProcess
 from chaos.environments.shards import OwnShard, Shard
 from chaos.environments.zookeeper import ZooKeeperCluster
 from chaos.history import Audit
 
+CLUSTER_PREFIX: Final = "cluster-layer"  # of what all layers of a cluster have in common
+
 
 class Cluster:
     """All shards, links and processes of one run; use as an asynchronous context manager.
 
-    Subclasses fill `shards`, `processes`, `links` (by the indexes of process and shard) and
-    `zookeeper` in `_set_up`, and leave what has to be closed with the stack.
+    Subclasses fill `shards`, `processes`, `links` (by the indexes of process and shard) and, if
+    there are any, `zookeeper` and `operator` in `_set_up`; what has to be closed they leave with
+    the stack.
     """
 
     name: ClassVar[str]
@@ -33,6 +37,7 @@ class Cluster:
         self.processes: list[WorkerProcess] = []
         self.links: dict[tuple[int, int], Any] = {}
         self._zookeeper: ZooKeeperCluster | None = None
+        self._operator: Operator | None = None
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -61,6 +66,17 @@ class Cluster:
         return self._zookeeper
 
     @property
+    def operator(self) -> Operator:
+        if self._operator is None:
+            raise EnvironmentFailed("nobody may change this topology")
+        return self._operator
+
+    @property
+    def spare_shard(self) -> OwnShard:
+        """One that is not in the first topology."""
+        return self.own_shard(self.plan.shards)
+
+    @property
     def prefix(self) -> str:
         """Of all keys that the processes write."""
         return PREFIX
@@ -72,7 +88,8 @@ class Cluster:
         return shard
 
     async def audits(self) -> list[Audit]:
-        return [await shard.audit(self.prefix) for shard in self.shards]
+        clusters = () if self.is_shared else (CLUSTER_PREFIX,)
+        return [await shard.audit(self.prefix, *clusters) for shard in self.shards]
 
     async def _set_up(self, opening: AsyncExitStack) -> None:
         """Make everything but the lives of the processes. ClusterError."""

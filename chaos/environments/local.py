@@ -7,11 +7,13 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from chaos.environments import redirect
 from chaos.environments.base import PREFIX, Need, Plan
 from chaos.environments.clock import ClockedRedis, LocalRedis
 from chaos.environments.cluster import Cluster
+from chaos.environments.operator import Operator
 from chaos.environments.processes import WorkerProcess
 from chaos.environments.proxy import ProxyThread, TcpProxy
 from chaos.environments.shards import REPLICA_SHARD, OwnShard, Server
@@ -41,14 +43,18 @@ class LocalCluster(Cluster):
     async def _set_up(self, opening: AsyncExitStack) -> None:
         thread = ProxyThread()
         opening.callback(thread.close)
-        for index in range(self.plan.shards):
+        for index in range(self.plan.shards + self.plan.spares):
             shard = OwnShard(index, self._server)
             opening.callback(shard.close)
             self.shards.append(shard)
             if self.plan.skewed and isinstance(shard.server, ClockedRedis):
                 shard.server.set_clock((index - 1) * SKEW_S)
             await shard.start(with_replica=self.plan.replica and index == REPLICA_SHARD)
-        shards = [Shard(shard.id, shard.url) for shard in self.shards]
+            shard.front = front = TcpProxy("127.0.0.1", shard.server.port, thread=thread)
+            opening.callback(front.close)
+            shard.url = f"redis://127.0.0.1:{front.port}"
+        first = self.shards[: self.plan.shards]
+        shards = [Shard(shard.id, shard.url) for shard in first]
         topology = initial_topology(shards, cluster=new_cluster_id())
         if self.plan.zookeeper:
             zookeeper = self._zookeeper = ZooKeeperCluster(self.plan.zookeeper, thread)
@@ -56,13 +62,18 @@ class LocalCluster(Cluster):
             await asyncio.to_thread(zookeeper.start, topology)
         path = self.directory / "topology.json"
         path.write_bytes(encode(topology))
+        self._operator = self._operator_of(path)
+        opening.callback(self._operator.close)
+        if self.plan.monitors:
+            await self._operator.start_monitors(self.plan.monitors)
         for index in range(self.plan.processes):
             targets = {}
             for shard in self.shards:
                 link = TcpProxy("127.0.0.1", shard.server.port, thread=thread)
                 opening.callback(link.close)
                 self.links[index, shard.index] = link
-                targets["127.0.0.1", shard.server.port] = ("127.0.0.1", link.port)
+                address = urlsplit(shard.url)
+                targets[str(address.hostname), int(address.port or 0)] = ("127.0.0.1", link.port)
             redirects = self.directory / f"p{index}.redirect"
             redirect.write(redirects, targets)
             self.processes.append(
@@ -71,10 +82,15 @@ class LocalCluster(Cluster):
                     self.plan,
                     self.directory,
                     config=self._config_of(index, path),
-                    hosts=[shard.url for shard in self.shards],
+                    hosts=[shard.url for shard in first],
                     redirect=redirects,
                 )
             )
+
+    def _operator_of(self, path: Path) -> Operator:
+        if self._zookeeper is None:
+            return Operator(path.as_uri(), {}, self.directory)
+        return Operator(self._zookeeper.url, self._zookeeper.options, self.directory)
 
     def _config_of(self, index: int, path: Path) -> dict[str, Any]:
         if self._zookeeper is None:

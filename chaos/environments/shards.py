@@ -46,9 +46,9 @@ class Shard:
         finally:
             await console.close()
 
-    async def audit(self, prefix: str) -> Audit:
-        """Count keys of a prefix, those without a TTL, and the items of lists, which are queues."""
-        names = await self._keys(f"{prefix}:*")
+    async def audit(self, *prefixes: str) -> Audit:
+        """Count keys of prefixes, those without a TTL, and the items of lists, which are queues."""
+        names = [name for prefix in prefixes for name in await self._keys(f"{prefix}:*")]
         lives = [await self.ask("PTTL", name) for name in names]
         lists = [name for name in names if await self.ask("TYPE", name) == b"list"]
         lengths = [await self.ask("LLEN", name) for name in lists]
@@ -104,6 +104,7 @@ class OwnShard(Shard):
         self._make = make
         self.replica: Server | None = None
         self.replication: TcpProxy | None = None
+        self.front: TcpProxy | None = None  # the way of those whose links are never struck
         self.surgery = asyncio.Lock()  # of what replaces servers, one at a time
         super().__init__(index, f"shard-{index}", "")
 
@@ -121,14 +122,17 @@ class OwnShard(Shard):
             await self.attach(self._make({}))
 
     async def attach(self, replica: Server) -> None:
-        """Start a replica, and return when it has the primary's data."""
+        """Start a replica, and return when it has the primary's data. CommandFailed."""
         await asyncio.to_thread(replica.start)
         self.replica = replica
         self.replication = TcpProxy(self.server.host, self.server.port)
         await self.ask("REPLICAOF", "127.0.0.1", str(self.replication.port), server=replica)
-        async with asyncio.timeout(_REPLICATED_WITHIN_S):
-            while not await self._has_data(replica):
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(_REPLICATED_WITHIN_S):
+                while not await self._has_data(replica):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise CommandFailed(f"{self.id}'s replica does not get its data") from None
 
     async def promote(self) -> None:
         """The replica becomes the primary; the old one is killed and comes back as a replica."""

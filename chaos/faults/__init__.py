@@ -17,7 +17,15 @@ from chaos.faults.blocked import (
     RepliesBlocked,
     RequestsBlocked,
 )
+from chaos.faults.changes import ShardAdded, ShardDrained, ShardRemoved, ShardWeighed
+from chaos.faults.changes_disturbed import (
+    ChangeGarbled,
+    ChangeRolledBack,
+    ChangeUnseen,
+    OperatorKilled,
+)
 from chaos.faults.process import ClockStep, LoopBlocked, ProcessKilled, ProcessPaused, Upgrade
+from chaos.faults.rehoming import MonitorKilled, ShardLost
 from chaos.faults.reply_lost import ReplyLost
 from chaos.faults.request_halved import RequestHalved
 from chaos.faults.resets import ResetStorm
@@ -92,5 +100,15 @@ FAULTS: Final[Mapping[str, type[Fault]]] = {
         ZnodeGarbage,
         ZnodeDeleted,
         EpochRollback,
+        ShardAdded,
+        ShardRemoved,
+        ShardDrained,
+        ShardWeighed,
+        OperatorKilled,
+        ChangeUnseen,
+        ChangeGarbled,
+        ChangeRolledBack,
+        ShardLost,
+        MonitorKilled,
     )
 }

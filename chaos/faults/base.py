@@ -12,7 +12,7 @@ from chaos.environments.cluster import Cluster
 from chaos.environments.processes import WorkerProcess
 from chaos.environments.shards import OwnShard, Shard
 from chaos.generators import Strike
-from chaos.history import Stall
+from chaos.history import Stall, Window
 
 
 class Fault:
@@ -27,6 +27,9 @@ class Fault:
     expects_unknown: ClassVar[bool] = False  # it must lead to outcomes that nobody can know
     needs_replica: ClassVar[bool] = False
     zookeeper_servers: ClassVar[int] = 1  # if it needs ZooKeeper at all
+    spares: ClassVar[int] = 0  # shards that are not in the topology at first
+    monitors: ClassVar[int] = 0
+    rehomed_within_s: ClassVar[float] = 0.0  # its shards' names have other homes by then; 0: no
     in_storms: ClassVar[bool] = True
     duration_s: ClassVar[tuple[float, float] | None] = None  # None: that of the scenario
     invariant: ClassVar[str] = ""  # the promise by which it changes nothing
@@ -65,6 +68,20 @@ class Fault:
 
     async def heal(self) -> None:
         raise NotImplementedError
+
+    def windows(self, began_s: float, ended_s: float) -> Sequence[Window]:
+        """What the history is told, after `heal()`: where and when it was in force."""
+        window = Window(
+            self.name,
+            began_s,
+            ended_s,
+            self.shards,
+            self.processes,
+            self.effect,
+            self.invariant,
+            self.rehomed_within_s,
+        )
+        return (window,)
 
 
 class LinkFault(Fault):

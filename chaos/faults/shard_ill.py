@@ -22,6 +22,8 @@ UNFILL = "for i = 1, 300 do redis.call('DEL', 'filler:' .. i) end"
 SAVE_DELAY_US = "20000"  # per key: a dump of the filler alone takes six seconds
 STALL_S = (0.05, 0.6)
 BETWEEN_STALLS_S = (0.05, 0.4)
+BUSY_WITHIN_S = 20.0
+BUSY_PAUSE_S = 0.1
 CLOCK_S = (-3_600.0, -30.0, 30.0, 3_600.0)
 
 
@@ -61,9 +63,22 @@ class _Setting(Fault):
     async def heal(self) -> None:
         try:
             await self.end()
-            await self._change(self._before)
+            await self._put_back()
         finally:
             await self.console.close()
+
+    async def _put_back(self) -> None:
+        """Also where another fault keeps the server busy; one that has died has forgotten it."""
+        until_s = time.monotonic() + BUSY_WITHIN_S
+        while True:
+            try:
+                await self._change(self._before)
+            except CommandFailed as error:
+                if "BUSY" not in str(error) or time.monotonic() > until_s:
+                    raise
+                await asyncio.sleep(BUSY_PAUSE_S)
+            else:
+                return
 
     async def begin(self) -> None:
         """What else is done at the beginning."""
@@ -127,12 +142,24 @@ class SlowDisk(Fault):
 
     async def inject(self) -> None:
         shard = self.own_shard
-        await shard.ask("EVAL", FILL, "0")
-        await shard.ask("CONFIG", "SET", "rdb-key-save-delay", SAVE_DELAY_US)
-        await shard.ask("BGSAVE", "SCHEDULE")
+        # Nobody attaches a replica meanwhile: its copy would be a dump, as slow as ours.
+        await shard.surgery.acquire()
+        try:
+            await shard.ask("EVAL", FILL, "0")
+            await shard.ask("CONFIG", "SET", "rdb-key-save-delay", SAVE_DELAY_US)
+            await shard.ask("BGSAVE", "SCHEDULE")
+        except CommandFailed:
+            shard.surgery.release()
+            raise
         self._stalling = asyncio.create_task(self._stall())
 
     async def heal(self) -> None:
+        try:
+            await self._end()
+        finally:
+            self.own_shard.surgery.release()
+
+    async def _end(self) -> None:
         self._stalling.cancel()
         await asyncio.gather(self._stalling, return_exceptions=True)
         shard = self.own_shard
@@ -140,13 +167,12 @@ class SlowDisk(Fault):
         info = await shard.ask("INFO", "persistence")
         if isinstance(info, bytes) and b"rdb_bgsave_in_progress:1" not in info:
             self.effect = 0  # it was over before: the disk was not slow enough
-        async with shard.surgery:
-            dumping = _children_of(shard.server.pid)
-            await asyncio.to_thread(shard.server.kill)
-            for child in dumping:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            await asyncio.to_thread(shard.server.start)
+        dumping = _children_of(shard.server.pid)
+        await asyncio.to_thread(shard.server.kill)
+        for child in dumping:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        await asyncio.to_thread(shard.server.start)
         await shard.ask("EVAL", UNFILL, "0")
 
     async def _stall(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from chaos.environments.base import Need
 from chaos.environments.zookeeper import SESSION_S
 from chaos.faults.base import Fault
 from topology.codec import encode
 
+MOVES_WITHIN_S = 5.0
 GARBAGE = b"\x00\xffnot a topology"
 
 
@@ -116,12 +118,19 @@ class StaleRead(_ZooKeeperFault):
         self._links = zookeeper.links_of(self.process.index)
         for link in self._links:
             await asyncio.to_thread(link.retarget, "127.0.0.1", behind.port)
-        self.effect = -sum(link.connections_accepted for link in self._links)
+        self.effect = -self._accepted()
+        # Its client waits before it connects again, longer after other faults.
+        until_s = time.monotonic() + MOVES_WITHIN_S
+        while self._accepted() + self.effect == 0 and time.monotonic() < until_s:
+            await asyncio.sleep(0.05)
 
     async def heal(self) -> None:
-        self.effect += sum(link.connections_accepted for link in self._links)
+        self.effect += self._accepted()
         for link, server in zip(self._links, self.cluster.zookeeper.servers, strict=True):
             await asyncio.to_thread(link.retarget, "127.0.0.1", server.port)
+
+    def _accepted(self) -> int:
+        return sum(link.connections_accepted for link in self._links)
 
 
 class _ZnodeFault(_ZooKeeperFault):

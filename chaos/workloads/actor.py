@@ -20,6 +20,7 @@ from chaos.layers import Layer
 from chaos.workloads.recorder import Recorder
 from topology.errors import ClusterError
 
+_ATTEMPTS = 100  # to get an inbox on some shard
 _AGAIN_S = 0.1  # after an error of receive(), which there should not be
 _LOOK_S = 0.1  # between two looks at what other processes have published
 
@@ -107,7 +108,7 @@ class Actor:
         shard = await self.layer.locate(channel)
         shards = self.layer.shards()
         wanted = shards[len(self._channels) % len(shards)]
-        for attempt in itertools.count():
+        for attempt in range(_ATTEMPTS):  # a shard that is drained has no inbox
             if shard == wanted:
                 break
             channel = await self.layer.new_channel(f"chaos{attempt}")

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cluster_layer.cli.options import StoreOptions
-from cluster_layer.cli.session import this_operator
+from cluster_layer.cli.session import carried_through, this_operator
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
+from cluster_layer.names import require_channel_name
 from topology import Shard, StaleEpoch, Topology, TopologyUnavailable, slot_of
 from topology.decisions import Decisions
 from topology.ids import new_cluster_id
+from topology.model import Phase
 from topology.planning import initial_topology
 
 _NAMED_SHARD = re.compile(r"(?P<id>[A-Za-z0-9._-]+)=(?P<url>[a-z+]+://.*)")
@@ -18,11 +20,13 @@ _NAMED_SHARD = re.compile(r"(?P<id>[A-Za-z0-9._-]+)=(?P<url>[a-z+]+://.*)")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a channel or a group lives."""
+    """Where a channel or a group lives; while its slot moves it is served on two shards."""
 
     name: str
     slot: int
-    shard: Shard
+    shard: Shard  #: the one that is written to
+    other: Shard | None  #: the one to come (prepared), or the one that was (committed)
+    phase: Phase
 
 
 def shards_from(specifications: Sequence[str], weights: Sequence[str]) -> tuple[Shard, ...]:
@@ -57,7 +61,7 @@ async def init(
             if (found := store.read()) is not None:
                 raise StaleEpoch(None, found.epoch)
         else:
-            await Decisions(store, this_operator()).create(topology)
+            await carried_through(Decisions(store, this_operator()).create(topology))
     return topology
 
 
@@ -71,8 +75,17 @@ def read(store_options: StoreOptions) -> Topology:
 
 
 def locate(store_options: StoreOptions, names: Iterable[str]) -> tuple[Place, ...]:
+    """InvalidName if one of them is neither a channel's nor a group's."""
+    wanted = list(names)
+    for name in wanted:
+        require_channel_name(name)  # every name of a group is one, too
     topology = read(store_options)
-    return tuple(Place(name, slot_of(name), topology.shard_of(name)) for name in names)
+    return tuple(_place(topology, name) for name in wanted)
+
+
+def _place(topology: Topology, name: str) -> Place:
+    slot = slot_of(name)
+    return Place(name, slot, topology.owner_of(slot), topology.other_home(slot), topology.phase)
 
 
 def weight_from(specification: str) -> tuple[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from cluster_layer.errors import ConfigError
+from cluster_layer.errors import ConfigError, InvalidMessage, InvalidName
 from topology import ClusterError, LockHeld, StoreConfigError
 from topology.prechecks import Objection
 
@@ -14,6 +14,8 @@ USAGE: Final = 2
 UNKNOWN: Final = 3
 UNFINISHED: Final = 4
 FOUND: Final = 5
+WARNED: Final = 6
+TIMED_OUT: Final = 7
 
 MEANINGS: Final = {
     0: "done",
@@ -22,6 +24,8 @@ MEANINGS: Final = {
     UNKNOWN: "it may or may not have happened: look before trying again",
     UNFINISHED: "a change is under way and not at its end, or has ended elsewhere than planned",
     FOUND: "something was found that is not as it should be",
+    WARNED: "nothing worse than a warning was found",
+    TIMED_OUT: "the time was over before there were enough messages",
 }
 
 
@@ -52,7 +56,7 @@ def code_of(error: ClusterError) -> int:
         return UNFINISHED
     if isinstance(error, Found):
         return FOUND
-    if isinstance(error, StoreConfigError | ConfigError):
+    if isinstance(error, StoreConfigError | ConfigError | InvalidName | InvalidMessage):
         return USAGE
     return REFUSED if error.definite else UNKNOWN
 

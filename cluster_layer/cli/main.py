@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cluster_layer.cli import changing, exits, looking, monitoring, under_way
+from cluster_layer.cli import changing, completion, exits, looking, messages, monitoring, under_way
 from topology import ClusterError
 
 _CODES = ", ".join(f"{code} {meaning}" for code, meaning in exits.MEANINGS.items())
@@ -38,5 +38,7 @@ for command in (
     *under_way.COMMANDS,
     *monitoring.COMMANDS,
     *looking.COMMANDS,
+    *messages.COMMANDS,
+    *completion.COMMANDS,
 ):
     main.add_command(command)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster_layer.cli.commands import Place
-from topology import SLOTS, Topology, redacted_url
+from topology import SLOTS, Shard, Topology, redacted_url
 
 # Texts go into cells as Text: an IPv6 address in brackets is not markup.
 
@@ -57,15 +57,26 @@ def topology_json(topology: Topology) -> str:
 
 
 def places_table(places: Iterable[Place]) -> Table:
+    found = list(places)
+    moves = any(place.other is not None for place in found)
     table = Table("name", box=box.SIMPLE)
     table.add_column("slot", justify="right")
     table.add_column("shard")
     table.add_column("URL", overflow="fold")
-    for place in places:
-        shard = place.shard
-        url = Text(redacted_url(shard.url))
-        table.add_row(Text(place.name), str(place.slot), Text(shard.id), url)
+    if moves:
+        table.add_column("phase")
+        table.add_column("served as well by")
+        table.add_column("URL", overflow="fold")
+    for place in found:
+        cells = [Text(place.name), Text(str(place.slot)), *_shard_cells(place.shard)]
+        if place.other is not None:
+            cells += [Text(place.phase.value), *_shard_cells(place.other)]
+        table.add_row(*cells)
     return table
+
+
+def _shard_cells(shard: Shard) -> list[Text]:
+    return [Text(shard.id), Text(redacted_url(shard.url))]
 
 
 def places_json(places: Iterable[Place]) -> str:
@@ -76,6 +87,9 @@ def places_json(places: Iterable[Place]) -> str:
                 "slot": place.slot,
                 "shard": place.shard.id,
                 "url": redacted_url(place.shard.url),
+                "phase": place.phase.value,
+                "other": place.other
+                and {"shard": place.other.id, "url": redacted_url(place.other.url)},
             }
             for place in places
         ]

@@ -9,10 +9,11 @@ import hiredis
 import pytest
 
 from cluster_layer import connection as module
-from cluster_layer.connection import CommandRefused, Connection
+from cluster_layer.connection import Connection
 from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
+from cluster_layer.session import CommandRefused
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 

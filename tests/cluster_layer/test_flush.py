@@ -14,7 +14,8 @@ from cluster_layer.envelope import CONTROL, decode
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.flush import SCAN_COUNT, flush
 from cluster_layer.keys import Keys
-from cluster_layer.links import Links, LinkSettings
+from cluster_layer.links import Links
+from cluster_layer.running import LinkSettings
 from tests.support.parts import links_to
 from tests.support.waiting import eventually, eventually_async
 

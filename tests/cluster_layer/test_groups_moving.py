@@ -17,7 +17,7 @@ from cluster_layer import scripts
 from cluster_layer.controls import LogEntry, control
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
-from cluster_layer.links import Redirected
+from cluster_layer.running import Redirected
 from cluster_layer.scripts import Script
 from tests.cluster_layer.test_groups import GROUP, LATER, A, B, FakeShard, World, settle
 

@@ -12,7 +12,7 @@ from cluster_layer import inbox as module
 from cluster_layer import scripts
 from cluster_layer.embedded import RedisServer
 from cluster_layer.inbox import ENTRIES, MAX_INCARNATIONS, Cursors, Entry, InboxReader
-from cluster_layer.links import LinkSettings
+from cluster_layer.running import LinkSettings
 from tests.support.parts import link_to, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async

@@ -19,7 +19,8 @@ from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import endpoints_of
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, Links, LinkSettings, Redirected
+from cluster_layer.links import Link, Links
+from cluster_layer.running import LinkSettings, Redirected
 from cluster_layer.scripts import Script
 from cluster_layer.topologies import Topologies, fixed_topologies
 from tests.support.parts import EPOCH, link_to

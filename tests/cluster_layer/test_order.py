@@ -70,10 +70,13 @@ def test_a_mark_ends_with_the_window() -> None:
     assert trail.marks(B_GROUP, WINDOW_S + 0.1, WINDOW_S) is None
 
 
-def test_another_life_of_a_shard_forgets_what_was_written_to_the_last() -> None:
-    """What a dead incarnation held is lost, so nothing needs to wait for it."""
+def test_another_life_of_a_shard_forgets_positions_of_the_last() -> None:
+    """What a dead incarnation held is lost; but what it had sent may still be on its way."""
     trail = Trail().after(A_INBOX, LIFE, 9, now=0.0).after(A_GROUP, "next", 1, now=1.0)
     assert trail.marks(B_GROUP, 1.0, WINDOW_S) == {"a": Mark("next", None, 1)}
+    trail = Trail().after(A_GROUP, LIFE, 9, now=0.0).after(A_INBOX, "next", 1, now=1.0)
+    assert trail.marks(B_INBOX, 1.0, WINDOW_S) == {"a": Mark("next", None, None)}
+    assert trail.marks(B_INBOX, WINDOW_S + 0.1, WINDOW_S) is None
 
 
 def test_a_trail_is_a_value() -> None:
@@ -267,9 +270,75 @@ def test_held_messages_can_be_dropped() -> None:
 
 @pytest.mark.parametrize("life", ["another", LIFE])
 def test_nothing_waits_for_a_lane_that_is_not_there(life: str) -> None:
-    """A lane that is cut, or that has another incarnation, can't be waited for."""
-    receiver = Receiver(B_GROUP) if life == LIFE else Receiver()
+    """A lane that is cut can't be waited for."""
+    receiver = Receiver(B_GROUP)
     receiver.offer(B_GROUP, 3, "alone", a=Mark(life, None, 7))
+    assert (receiver.delivered, receiver.asked) == (["alone"], [])
+
+
+@pytest.mark.parametrize("position", [7, None])
+def test_a_writer_sees_the_end_of_a_life_before_its_readers(position: int | None) -> None:
+    """What it wrote to the life that we still read may not be here yet: a barrier tells."""
+    receiver = Receiver(A_GROUP, B_GROUP)
+    receiver.offer(B_GROUP, 3, "second", a=Mark("next", None, position))
+    assert (receiver.delivered, receiver.asked) == ([], [A_GROUP])
+    begun = receiver.sequencer.begin(A_GROUP)
+    receiver.offer(A_GROUP, 9, "first")
+    receiver.sequencer.reached(A_GROUP, begun)
+    assert receiver.delivered == ["first", "second"]
+    receiver.offer(A_GROUP, 10, "third")
+    assert receiver.delivered[-1] == "third"
+
+
+def test_what_an_earlier_life_brings_goes_first() -> None:
+    """Both wait for the same, and then for nothing more."""
+    receiver = Receiver(A_GROUP, B_GROUP, B_INBOX)
+    receiver.offer(B_GROUP, 3, "third", a=Mark("next", None, 1), b=Mark(LIFE, 5, None))
+    begun = receiver.sequencer.begin(A_GROUP)
+    receiver.offer(A_GROUP, 9, "second", b=Mark(LIFE, 5, None))
+    receiver.sequencer.offer(B_INBOX, 5, None, "first", now=0.0)
+    receiver.sequencer.reached(A_GROUP, begun)
+    assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_the_end_of_an_earlier_life_makes_no_circles() -> None:
+    """What it holds waits for what is behind the message that waited for the end."""
+    receiver = Receiver(A_GROUP, B_GROUP)
+    receiver.offer(B_GROUP, 3, "first", a=Mark("next", None, 1))
+    begun = receiver.sequencer.begin(A_GROUP)
+    receiver.offer(A_GROUP, 9, "third", b=after_group(4))
+    receiver.offer(B_GROUP, 4, "second")
+    receiver.sequencer.reached(A_GROUP, begun)
+    assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_one_barrier_is_enough_for_two_lives() -> None:
+    """Nothing more comes from the one that is over."""
+    receiver = Receiver(A_GROUP, B_GROUP)
+    receiver.offer(B_GROUP, 3, "first", a=Mark("next", None, 1))
+    receiver.sequencer.reached(A_GROUP, receiver.sequencer.begin(A_GROUP))
+    receiver.offer(B_GROUP, 4, "second", a=Mark("next", None, 2))
+    assert receiver.delivered == ["first", "second"]
+    assert receiver.asked == [A_GROUP]
+
+
+def test_the_end_of_an_earlier_life_is_its_connections_end() -> None:
+    """It brings nothing more; the same life, should it come again, is heard as ever."""
+    receiver = Receiver(A_GROUP, B_GROUP)
+    receiver.offer(B_GROUP, 3, "first", a=Mark("next", None, 1))
+    receiver.sequencer.close(A_GROUP)
+    assert receiver.delivered == ["first"]
+    receiver.sequencer.open(A_GROUP, LIFE)
+    receiver.offer(A_GROUP, 4, "second")
+    assert receiver.delivered == ["first", "second"]
+
+
+def test_a_life_that_is_over_here_as_well_is_not_waited_for() -> None:
+    """The writer was slower than we."""
+    receiver = Receiver(A_GROUP, B_GROUP)
+    receiver.sequencer.close(A_GROUP)
+    receiver.sequencer.open(A_GROUP, "next")
+    receiver.offer(B_GROUP, 3, "alone", a=after_group(7))
     assert (receiver.delivered, receiver.asked) == (["alone"], [])
 
 
@@ -339,6 +408,7 @@ def test_a_barrier_that_began_in_an_earlier_life_tells_no_position() -> None:
     begun = receiver.sequencer.begin(A_GROUP)
     receiver.sequencer.close(A_GROUP)
     receiver.sequencer.open(A_GROUP, "next")
+    receiver.sequencer.open(A_INBOX, "next")
     receiver.sequencer.reached(A_GROUP, begun)
     assert receiver.sequencer.received(A_GROUP) == 0
     receiver.offer(B_GROUP, 2, "third", a=Mark("next", None, 1))

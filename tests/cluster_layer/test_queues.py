@@ -12,8 +12,8 @@ from cluster_layer import queues, scripts
 from cluster_layer.buffers import Loss, Mailbox, Parcel
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
-from cluster_layer.links import LinkSettings
 from cluster_layer.queues import QueueReader, put_back
+from cluster_layer.running import LinkSettings
 from tests.support.parts import link_to, links_to, run_script
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async

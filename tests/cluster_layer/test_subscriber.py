@@ -11,7 +11,7 @@ from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.links import HEARTBEAT_S, LinkSettings
+from cluster_layer.running import HEARTBEAT_S, LinkSettings
 from cluster_layer.subscriber import Subscriber, SubscriberConnection, _in_order
 from tests.support.parts import link_to
 from tests.support.proxy import TcpProxy

@@ -1,4 +1,4 @@
-"""`python -m examples.chat`, the module behind scripts/demo, as its user runs it."""
+"""`python -m cluster_layer.demo`, the module behind scripts/demo, as its user runs it."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.slow
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
-_COMMAND = [sys.executable, "-m", "examples.chat"]
+_COMMAND = [sys.executable, "-m", "cluster_layer.demo"]
 
 
 def test_check_accounts_for_every_message(tmp_path: Path) -> None:

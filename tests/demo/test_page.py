@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.chat.consumers import group_of
-from examples.chat.site import Site
+from cluster_layer.demo.consumers import group_of
+from cluster_layer.demo.site import Site
 from tests.support.browser import Browser, Page, find_chromium, running_chromium
 from tests.support.waiting import eventually
 

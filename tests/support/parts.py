@@ -8,8 +8,9 @@ from typing import Any
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint, endpoints_of
 from cluster_layer.keys import ClusterKeys
-from cluster_layer.links import Link, Links, LinkSettings
+from cluster_layer.links import Link, Links
 from cluster_layer.presence import Presence
+from cluster_layer.running import LinkSettings
 from cluster_layer.scripts import Script
 from cluster_layer.topologies import fixed_topologies
 

