@@ -92,9 +92,12 @@ class Administration:
 
         return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
 
-    async def processes(self) -> dict[str, ProcessReport]:
+    async def processes(self, *, complete: bool = False) -> dict[str, ProcessReport]:
         """See the port."""
         found = await self._on_each(self._up(self.topology), self._sightings_on)
+        for shard, sightings, reason in found:
+            if sightings is None and complete:
+                raise ShardUnavailable(shard, reason)
         return by_process(sightings for _, sightings, _ in found if sightings)
 
     async def report(self, unreachable: Mapping[str, str]) -> None:

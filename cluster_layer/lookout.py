@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cluster_layer.connection import Connection
 from cluster_layer.endpoints import Endpoint
@@ -161,9 +161,9 @@ def _usable(topology: Topology, statuses: Mapping[str, ShardStatus]) -> list[Sha
 
 
 @asynccontextmanager
-async def open_lookout(**options: float) -> AsyncIterator[Lookout]:
+async def open_lookout(**options: Any) -> AsyncIterator[Lookout]:
     """A lookout whose connections are closed at the end; see `Lookout` for the options."""
-    lookout = Lookout(**options)  # type: ignore[arg-type]  # times
+    lookout = Lookout(**options)
     try:
         yield lookout
     finally:

@@ -42,7 +42,10 @@ async def open_session(options: StoreOptions) -> AsyncIterator[Session]:
     with options.opened() as store:
         decisions = Decisions(store, this_operator())
         topology = await decisions.read()
-        async with open_cluster(topology) as cluster, open_lookout() as lookout:
+        async with (
+            open_cluster(topology, endpoint_for=options.endpoint_for) as cluster,
+            open_lookout(endpoint_for=options.endpoint_for) as lookout,
+        ):
             yield Session(store, decisions, cluster, lookout, topology)
 
 

@@ -320,6 +320,24 @@ async def test_on_zookeeper_a_killed_operator_is_followed_by_another(
     assert [entry["kind"] for entry in told][-1] == "finished"
 
 
+async def test_shards_may_be_reached_by_another_way(
+    store: str, servers: list[RedisServer], tmp_path: Path
+) -> None:
+    """--addresses, as CONFIG addresses: the topology has the URLs that processes use."""
+    cli = CommandLine(store)
+    await cli.run("init", "a=redis://127.0.0.1:1", "b=redis://127.0.0.1:2")
+    weigh = ("shard", "weight", "a", "3", "--yes", "--step", "4096")
+    await cli.run(*weigh, code=1)
+    ways = tmp_path / "ways.json"
+    ways.write_text(json.dumps({"a": servers[0].url, "b": ["127.0.0.1", servers[1].port]}))
+    await cli.run(*weigh, "--addresses", str(ways))
+    await cli.run("verify", "--addresses", str(ways))
+    await cli.run("check", "--addresses", str(ways), "--quiet", code=6)  # there is no monitor
+    assert stored(store).shard("a").url == "redis://127.0.0.1:1"
+    ways.write_text('{"a": 5}')
+    await cli.run("verify", "--addresses", str(ways), code=2)
+
+
 async def test_a_store_that_is_away_is_an_error_with_a_limit(tmp_path: Path) -> None:
     """Nothing was changed, and the exit code says so."""
     options = tmp_path / "options.json"
