@@ -193,6 +193,23 @@ async def test_a_cut_costs_a_delay_and_no_error(
     assert bench.counters.shards["shard"].reconnects == 1
 
 
+async def test_a_shard_that_fell_silent_is_told_before_the_next_attempt_has_failed(
+    bench: Bench, proxy: TcpProxy
+) -> None:
+    """Whoever decides about it should not wait twice; a cut says nothing."""
+    link = bench.link(proxy.url, replace(SETTINGS, timeout_s=0.5))
+    await link.ready()
+    proxy.blackhole()
+    told = await eventually_async(lambda: link.trouble)
+    assert (told, link._refusal) == ("no answer within 0.5 s", None)
+    proxy.cut()
+    proxy.heal()
+    await eventually_async(lambda: link.connection is not None and link.trouble is None)
+    connection = await link.ready()
+    connection.close("cut")
+    assert link.trouble is None
+
+
 async def test_a_dead_shard_is_unavailable_at_once(
     bench: Bench, redis_server: RedisServer, counting: Counting
 ) -> None:
