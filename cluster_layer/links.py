@@ -12,28 +12,30 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
+from cluster_layer.batching import Command
+from cluster_layer.combining import Combiner
 from cluster_layer.connection import Caller, Connection
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
+from cluster_layer.keys import Keys
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
 from cluster_layer.running import (
     BACKOFF_S,
     HEARTBEAT_S,
-    Build,
     Homes,
     LinkSettings,
     Runner,
     redirection,
 )
-from cluster_layer.scripts import Script
 from cluster_layer.session import NothingListens
 from cluster_layer.topologies import Topologies
+from cluster_layer.writes import Append, Write
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
@@ -62,6 +64,7 @@ class Link(Runner[Connection]):
             Callable[[], None]
         ] = []  # called when it has come up, gone down, or failed to
         self._latest: Connection | None = None
+        self._combiner = Combiner(settings.timeout_s, self._post_combined)
         self._retired = False
         self._refusal: str | None = None  # why the last attempt failed, until one succeeds
         self.loop = self._loop = asyncio.get_running_loop()
@@ -105,23 +108,39 @@ class Link(Runner[Connection]):
             command = self._presence.command(self.keys)
             self.connection.call((command,)).add_done_callback(_look_at)
 
-    def post(
-        self,
-        connection: Connection,
-        script: Script,
-        epoch: int,
-        build: Build,
-        waiter: Caller,
-    ) -> float:
+    def combined(self, connection: Connection, write: Write) -> Awaitable[Any] | None:
+        if type(write) is not Append:
+            return None
+        answer = self._loop.create_future()
+        self._combiner.add(connection, write, answer)
+        return answer
+
+    def post(self, connection: Connection, write: Write, waiter: Caller) -> float:
         """As `run`, without waiting and without a second try; the monotonic time of its fence.
 
         The waiter gets the reply, an error reply too, or ShardUnavailable or DeliveryUnknown; after
         the latter, see `settled`.
         """
-        timeout_s = self.settings.timeout_s
-        fence = monotonic() + timeout_s
-        connection.post((self._command(connection, script, epoch, build),), waiter, fence)
+        if type(write) is Append:
+            return self._combiner.add(connection, write, waiter)
+        fence = monotonic() + self.settings.timeout_s
+        command = self._command(connection, write.script, write.epoch, write.build, fence)
+        connection.post((command,), waiter, fence)
         return fence
+
+    def _post_combined(
+        self,
+        connection: Connection,
+        first: Append,
+        envelopes: Sequence[bytes],
+        waiter: Caller,
+        fence: float,
+    ) -> None:
+        def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+            return first.build_with(keys, envelopes)
+
+        command = self._command(connection, first.script, first.epoch, build, fence)
+        connection.post((command,), waiter, fence)
 
     async def settled(self, fence: float, life: str) -> None:
         while (left_s := fence - monotonic()) > 0:
@@ -220,7 +239,6 @@ class Link(Runner[Connection]):
         """Use a connection until it is lost."""
         connection.on_lost = self._went_down
         self._came_up(connection)
-        self.report()  # before anything else is written here: a change waits for those it knows of
         while await connection.stays(HEARTBEAT_S):
             try:
                 await self.look(connection)
