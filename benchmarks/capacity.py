@@ -33,7 +33,7 @@ from topology.planning import initial_topology, plan
 from topology.stores import open_store
 
 _FEW, _MORE = 2, 6  # shards; what one more costs is the difference
-_LOOK_S = 5.0
+_LOOK_S = 10.0
 _ROUNDS = 20
 _OPERATOR = Operator("ada", "ops-1.example", 4711)
 
@@ -43,7 +43,8 @@ class Process:
     """What one process with a receiver and a group costs each shard, and itself per shard."""
 
     connections: float
-    commands_per_s: float
+    commands_per_s: float  # those that scripts call included
+    shard_cpu_share: float  # of one core
     bytes_per_shard: float
 
 
@@ -57,13 +58,14 @@ class Storm:
 
 
 async def measure_process() -> Process:
+    await _open_process(1)  # what a first layer imports and allocates is not asked for
     few, more = await _open_process(_FEW), await _open_process(_MORE)
-    per_shard = (more[2] - few[2]) / (_MORE - _FEW)
-    return Process(more[0], more[1], max(0.0, per_shard))
+    per_shard = (more[3] - few[3]) / (_MORE - _FEW)
+    return Process(*more[:3], per_shard)
 
 
-async def _open_process(shards: int) -> tuple[float, float, float]:
-    """Connections and commands per second at a shard; bytes of this process."""
+async def _open_process(shards: int) -> tuple[float, float, float, float]:
+    """Connections, commands per second and CPU share at a shard; bytes of this process."""
     with ExitStack() as servers:
         running = [servers.enter_context(RedisServer()) for _ in range(shards)]
         consoles = [servers.enter_context(redis.Redis.from_url(one.url)) for one in running]
@@ -76,16 +78,23 @@ async def _open_process(shards: int) -> tuple[float, float, float]:
                 await layer.group_add(f"group-{number}", channel)
             await asyncio.sleep(1)
             said = [_commands(one) for one in consoles]
+            used = [_cpu_s(one) for one in consoles]
             await asyncio.sleep(_LOOK_S)
             rate = [
                 (_commands(one) - b - 1) / _LOOK_S for one, b in zip(consoles, said, strict=True)
             ]
+            cpu = [(_cpu_s(one) - b) / _LOOK_S for one, b in zip(consoles, used, strict=True)]
             connections = [len(one.client_list()) - 1 for one in consoles]
             grown = psutil.Process().memory_info().rss - before
             receiver.cancel()
         finally:
             await layer.close()
-    return sum(connections) / shards, sum(rate) / shards, grown
+    return sum(connections) / shards, sum(rate) / shards, sum(cpu) / shards, grown
+
+
+def _cpu_s(console: redis.Redis) -> float:
+    info: dict[str, Any] = console.info("cpu")  # type: ignore[assignment]
+    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
 def _commands(console: redis.Redis) -> int:
@@ -191,6 +200,16 @@ def main(shards: int, processes: int) -> None:
             "x processes",
         ),
         ("commands of an idle process", f"{process.commands_per_s * shards:,.0f}/s", "x shards"),
+        (
+            "an idle process's share of a shard's core",
+            f"{process.shard_cpu_share:.3%}",
+            "measured",
+        ),
+        (
+            "all idle processes' share of it",
+            f"{process.shard_cpu_share * processes:.0%}",
+            "x processes",
+        ),
         (
             f"one announcement to {processes:,}, shard CPU",
             f"{storm.shard_cpu_s * 1e3:.1f} ms",
