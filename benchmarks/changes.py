@@ -26,8 +26,9 @@ from rich.table import Table
 from benchmarks.machine import this_machine
 from benchmarks.servers import redis_binary
 from cluster_layer.embedded import start_shards
+from tests.support.command_line import CommandLine
 from tests.support.loads import Load, Records, Shape, Verdict, verdict_of
-from tests.support.operators import operate
+from tests.support.stored import stored
 from tests.support.zookeeper import ZooKeeperServer
 from topology.ids import new_cluster_id
 from topology.model import Shard, Topology
@@ -125,19 +126,16 @@ async def operated(
     store: str, urls: dict[str, str], wanted: Sequence[Sequence[str]], calm_s: float, step: int
 ) -> list[Change]:
     """Do one change after the other, with some calm around each."""
-    changes = []
-    after = await calm(calm_s)
+    changes, cli = [], CommandLine(store, within_s=600)
+    await calm(calm_s)
     for number, words in enumerate(wanted, 1):
         before, filled = await calm(calm_s), [word.format(**urls) for word in words]
-        with closing(open_store(store)) as opened:
-            former = opened.read()
-        began = time.monotonic()
-        topology = await operate(store, *filled, step=step)
+        former, began = stored(store), time.monotonic()
+        await cli.run("shard", *filled, "--yes", "--step", str(step))
         during = Span(began, time.monotonic())
         after = await calm(calm_s)
         said = " ".join(word.partition("=")[0] for word in words)
-        assert former is not None
-        change = Change(said, slots_moved(former, topology), before, during, after)
+        change = Change(said, slots_moved(former, stored(store)), before, during, after)
         print(f"  {number:2} {said:14} {during.seconds:6.2f} s, {change.slots:4} slots", flush=True)
         changes.append(change)
     return changes

@@ -55,7 +55,8 @@ def list_all() -> None:
         click.echo(f"  {name:18} {_first_line(fault.__doc__)}")
     click.echo("scenarios: WORKLOAD/FAULT; WORKLOAD/calm (no fault); WORKLOAD/skewed (the shards'")
     click.echo("  clocks are days apart); WORKLOAD/static (no ZooKeeper while processes die);")
-    click.echo("  WORKLOAD/storm and WORKLOAD/zookeeper-storm (all mixed);")
+    click.echo("  WORKLOAD/storm and WORKLOAD/zookeeper-storm (all mixed); WORKLOAD/changes (all")
+    click.echo("  planned changes) and WORKLOAD/change-storm (with other faults);")
     click.echo(f"  all ({len(ALL)} of them: each fault in two workloads); smoke ({len(SMOKE)})")
 
 

@@ -10,7 +10,7 @@ from cluster_layer.errors import (
     NotOurChannel,
     ShardUnavailable,
 )
-from cluster_layer.gaps import Gap
+from cluster_layer.gaps import Gap, GapReason
 from cluster_layer.layer import ClusterChannelLayer
 from topology.errors import ClusterError
 
@@ -21,6 +21,7 @@ __all__ = [
     "ConfigError",
     "DeliveryUnknown",
     "Gap",
+    "GapReason",
     "InvalidMessage",
     "InvalidName",
     "MessageTooLarge",

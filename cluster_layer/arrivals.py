@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel
+from cluster_layer.buffers import BriefParcel, Loss, Mailbox, Mailboxes, Parcel
 from cluster_layer.config import Config
 from cluster_layer.controls import Control, fields_of
 from cluster_layer.counters import Counters
@@ -34,12 +34,21 @@ class Recipient(Protocol):
     """Whoever the arrivals are for, and whoever knows the connections that they come by."""
 
     def fan_out(
-        self, shard: str, group: str, position: int, body: bytes, deadline: float
+        self,
+        shard: str,
+        group: str,
+        position: int,
+        body: bytes,
+        deadline: float,
+        exclude: frozenset[str],
+        brief: bool,
     ) -> None: ...
     def obey(self, control: Control) -> bool: ...
     def forget(self, box: Mailbox) -> None: ...
     def inboxes_on(self, shard: str) -> Collection[str]: ...
+    def has_inbox(self, name: str) -> bool: ...
     def late_s(self, shard: str) -> float: ...
+    def on_announcement(self, shard: str, epoch: int) -> None: ...
     def shard_time_ms(self, shard: str) -> float: ...
     def come_to_the_end(self, lane: Lane) -> Awaitable[None]: ...
 
@@ -81,6 +90,7 @@ class Arrivals:
         # until which it can have been written, and ours after which it has expired.
         self._overtaken: dict[tuple[str, str, int], tuple[float, float]] = {}
         self._expiry_s = config.expiry
+        self._expiry_ms = round(config.expiry * 1000)
         self.lanes = Sequencer(self._deliver, self._ask, _fingerprint, self._overtake)
         self._group_lanes = Lanes(GROUP)
         self._inbox_lanes = Lanes(INBOX)
@@ -99,12 +109,13 @@ class Arrivals:
         except (ValueError, MalformedEnvelope):
             self._counters.lose(Loss.MALFORMED)
             return
-        kind, ttl_ms, _, marks, body = envelope
+        kind, ttl_ms, _, marks, body, exclude, _ = envelope
         group = "" if kind == CONTROL else keys.group_of(channel)
         now = time.monotonic()
         deadline = now + ttl_ms / 1000 - self._recipient.late_s(shard)
         if kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
-            self._recipient.fan_out(shard, group, position, body, deadline)
+            brief = ttl_ms < self._expiry_ms
+            self._recipient.fan_out(shard, group, position, body, deadline, exclude, brief)
         else:
             self._offer(lane, _Arrival(envelope, group, position, deadline, data), now)
 
@@ -121,30 +132,34 @@ class Arrivals:
         now = time.monotonic()
         for position, added_ms, data in entries:
             envelope = self._addressed(shard, data)
-            if envelope is None:
-                self._counters.lose(Loss.MALFORMED)
+            if isinstance(envelope, Loss):
+                self._counters.lose(envelope)
                 continue
-            kind, ttl_ms, channel, marks, body = envelope
+            kind, ttl_ms, channel, marks, body, *_ = envelope
             left_ms = ttl_ms - max(0, now_ms - added_ms)
             if left_ms <= 0 and kind == MESSAGE:
-                self._expired(str(channel))
+                self._expired(str(channel), ttl_ms)
             elif self._overtaken and self._is_overtaken(shard, incarnation, added_ms, data):
                 self._counters.lose(Loss.ORDER)
             elif kind == MESSAGE and marks is None and self.lanes.passes(lane, position):
-                self._put(str(channel), body, now + left_ms / 1000)
+                self._put(str(channel), body, now + left_ms / 1000, ttl_ms)
             else:
                 arrival = _Arrival(envelope, "", position, now + left_ms / 1000, data)
                 self._offer(lane, arrival, now)
 
-    def _addressed(self, shard: str, data: bytes) -> Envelope | None:
-        """The envelope in an entry; None: it is none of ours, or not for us."""
+    def _addressed(self, shard: str, data: bytes) -> Envelope | Loss:
+        """The envelope in an entry, or why it is not for us."""
         try:
             envelope = decode(data, self._mailboxes.find)
         except MalformedEnvelope:
-            return None
-        channel = envelope.channel
-        inboxes = self._recipient.inboxes_on(shard)
-        return envelope if channel is not None and inbox_name(channel) in inboxes else None
+            return Loss.MALFORMED
+        if envelope.channel is None:
+            return Loss.MALFORMED
+        inbox = inbox_name(envelope.channel)
+        if inbox in self._recipient.inboxes_on(shard):
+            return envelope
+        # We went on without the rest of an inbox that has another home now: nobody waits for it.
+        return Loss.ORDER if self._recipient.has_inbox(inbox) else Loss.MALFORMED
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> bool:
         """An item that was popped for a normal channel; False: nobody waits for it any more."""
@@ -253,9 +268,11 @@ class Arrivals:
         return channel_context(self._prefix, channel) if self._sealed else b""
 
     def _offer(self, lane: Lane, arrival: _Arrival, now: float) -> None:
-        kind, marks = arrival.envelope.kind, arrival.envelope.marks
+        kind, marks, epoch = arrival.envelope.kind, arrival.envelope.marks, arrival.envelope.epoch
+        if epoch > self.lanes.epoch:
+            self._recipient.on_announcement(lane.shard, epoch)
         taken = self.lanes.offer(
-            lane, arrival.position, marks, arrival, now, droppable=kind != CONTROL
+            lane, arrival.position, marks, arrival, now, droppable=kind != CONTROL, epoch=epoch
         )
         if not taken:
             self._counters.lose(Loss.ORDER)
@@ -271,20 +288,28 @@ class Arrivals:
                 self._counters.lose(Loss.MALFORMED)
         elif lane.kind == GROUP:
             self._recipient.fan_out(
-                lane.shard, arrival.group, arrival.position, envelope.body, arrival.deadline
+                lane.shard,
+                arrival.group,
+                arrival.position,
+                envelope.body,
+                arrival.deadline,
+                envelope.exclude,
+                envelope.ttl_ms < self._expiry_ms,
             )
         else:
-            self._put(str(envelope.channel), envelope.body, arrival.deadline)
+            self._put(str(envelope.channel), envelope.body, arrival.deadline, envelope.ttl_ms)
 
-    def _put(self, channel: str, body: bytes, deadline: float) -> None:
+    def _put(self, channel: str, body: bytes, deadline: float, ttl_ms: int) -> None:
         box = self._mailboxes.find(channel) or self._mailboxes.open(channel)
-        self._mailboxes.put(box, Parcel(body, self._context(channel), deadline))
+        kind = Parcel if ttl_ms >= self._expiry_ms else BriefParcel
+        self._mailboxes.put(box, kind(body, self._context(channel), deadline))
 
-    def _expired(self, channel: str) -> None:
+    def _expired(self, channel: str, ttl_ms: int) -> None:
         """A message expired before it was taken: its channel was not read, or this process."""
         self._counters.lose(Loss.EXPIRED)
         box = self._mailboxes.find(channel)
-        if box is not None and not (box.parcels or box.waiters):
+        brief = ttl_ms < self._expiry_ms  # that says nothing about who reads
+        if box is not None and not (box.parcels or box.waiters or brief):
             self._recipient.forget(box)
 
 

@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 READ_BYTES: Final = 16_384
+LEAST_S: Final = 0.001  # a timeout of 0 would mean something else
 
 _NOTHING: Final = object()
 
@@ -51,8 +53,12 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 class BlockingConnection(Session):
     """A socket to a shard; one call at a time, each until its answer is here."""
 
-    def __init__(self, shard: str, timeout_s: float, connected: socket.socket) -> None:
+    def __init__(
+        self, shard: str, timeout_s: float, connected: socket.socket, until: float = inf
+    ) -> None:
+        """`until`: when it has to be ready for use, whatever that takes (monotonic time)."""
         super().__init__(shard, timeout_s)
+        self._until = until
         self._socket = connected
         self._socket.settimeout(timeout_s)
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -61,10 +67,18 @@ class BlockingConnection(Session):
 
     @classmethod
     async def open(
-        cls, endpoint: Endpoint, shard: str, *, connect_timeout_s: float, timeout_s: float
+        cls,
+        endpoint: Endpoint,
+        shard: str,
+        *,
+        connect_timeout_s: float,
+        timeout_s: float,
+        until: float,
     ) -> BlockingConnection:
         """Connect and learn the incarnation. ShardUnavailable: it can't be used now."""
-        connection = cls(shard, timeout_s, open_socket(endpoint, shard, connect_timeout_s))
+        connect_timeout_s = min(connect_timeout_s, max(until - monotonic(), LEAST_S))
+        opened = open_socket(endpoint, shard, connect_timeout_s)
+        connection = cls(shard, timeout_s, opened, until)
         try:
             await connection.identify()
         except DeliveryUnknown as error:
@@ -76,12 +90,13 @@ class BlockingConnection(Session):
 
     async def call(self, commands: Sequence[Command], timeout_s: float | None = None) -> Any:
         """See `Session.call`; if it is interrupted, the connection is given up."""
-        if self._poll.poll(0):
-            self._take_in_news()
         if self.lost is not None:
             raise ShardUnavailable(self.shard, self.lost)
         data = pack(commands[0]) if len(commands) == 1 else b"".join(map(pack, commands))
         deadline = monotonic() + (timeout_s or self.timeout_s)
+        if deadline > self._until:
+            deadline = self._until
+            self._socket.settimeout(max(deadline - monotonic(), LEAST_S))
         try:
             self._socket.sendall(data)
             replies = self._replies(len(commands), deadline)
@@ -95,6 +110,16 @@ class BlockingConnection(Session):
             self.close("interrupted")
             raise
         return replies[0] if len(commands) == 1 else replies
+
+    def notice_end(self) -> None:
+        """Between calls: see whether the shard has closed it, before anything is written to it."""
+        if self._poll.poll(0):
+            self._take_in_news()
+
+    def is_ready(self) -> None:
+        """From now on each call has its own deadline."""
+        self._until = inf
+        self._socket.settimeout(self.timeout_s)
 
     def close(self, reason: str = "closed") -> None:
         if self.lost is None:
@@ -178,8 +203,12 @@ class BlockingLink(Runner[BlockingConnection]):
 
     def rouse(self) -> None:
         """Before a call: a connection that nobody has looked at for a while has to be."""
-        if self.connection is not None and monotonic() > self._look_at:
+        if self.connection is None:
+            return
+        if monotonic() > self._look_at:
             self._rested, self.connection = self.connection, None
+        else:
+            self.connection.notice_end()
 
     async def ready(self) -> BlockingConnection:
         if self.connection is not None:
@@ -195,7 +224,7 @@ class BlockingLink(Runner[BlockingConnection]):
         outage = self._outages.get(self.shard)
         if outage is not None and monotonic() < outage.until:
             raise ShardUnavailable(self.shard, outage.error.reason)
-        return await self._connect()
+        return await self._connect(monotonic() + self.settings.timeout_s)
 
     async def settled(self, fence: float, life: str) -> None:
         while (left_s := fence - monotonic()) > 0:
@@ -203,7 +232,7 @@ class BlockingLink(Runner[BlockingConnection]):
                 return
             try:
                 if self.connection is None:
-                    await self._connect()
+                    await self._connect(fence)
                     continue
             except NothingListens:
                 return
@@ -218,7 +247,7 @@ class BlockingLink(Runner[BlockingConnection]):
 
     # -- internals
 
-    async def _connect(self) -> BlockingConnection:
+    async def _connect(self, until: float) -> BlockingConnection:
         settings = self.settings
         try:
             connection = await BlockingConnection.open(
@@ -226,14 +255,17 @@ class BlockingLink(Runner[BlockingConnection]):
                 self.shard,
                 connect_timeout_s=settings.connect_timeout_s,
                 timeout_s=settings.timeout_s,
+                until=until,
             )
             await self.prepare(connection)
-        except ShardUnavailable as error:
+        except Exception as failure:
+            error = self.unavailable(failure)
             previous = self._outages.get(self.shard)
             pause_s = BACKOFF_S[0] if previous is None else previous.pause_s * 2
             pause_s = min(pause_s, BACKOFF_S[1])
             self._outages[self.shard] = Outage(error, pause_s, monotonic() + pause_s)
-            raise
+            raise error from failure
+        connection.is_ready()
         self._outages.pop(self.shard, None)
         if self.keys.incarnation:
             self._counters.shards[self.shard].reconnects += 1
@@ -294,6 +326,12 @@ class BlockingLinks(Homes[BlockingLink]):
         finally:
             for work in waiting:
                 work.close()
+
+    def notice_ends(self) -> None:
+        """Between calls: see which shards have closed their connections."""
+        for link in self._links.values():
+            if link.connection is not None:
+                link.connection.notice_end()
 
     def connected(self) -> list[str]:
         """Ids of the shards to which a connection is open."""

@@ -8,7 +8,7 @@ message that goes to ten thousand mailboxes is one object.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -29,6 +29,7 @@ class Loss(StrEnum):
     ORDER = "order"
     UNAVAILABLE = "unavailable"
     ABANDONED = "abandoned"
+    DROPPED = "dropped"
 
 
 class Parcel:
@@ -38,6 +39,10 @@ class Parcel:
     """
 
     __slots__ = ("body", "context", "deadline", "origin")
+
+    #: Whether it may wait less long than others do: if it expires, that says nothing about whether
+    #: somebody reads the channel.
+    brief = False
 
     def __init__(
         self, body: bytes, context: bytes, deadline: float, origin: bytes | None = None
@@ -79,6 +84,20 @@ class SharedParcel(Parcel):
         else:
             self._plain = plain
         return message
+
+
+class BriefParcel(Parcel):
+    """A parcel whose sender has given it less time than the CONFIG does."""
+
+    __slots__ = ()
+    brief = True
+
+
+class BriefSharedParcel(SharedParcel):
+    """The same, for many mailboxes."""
+
+    __slots__ = ()
+    brief = True
 
 
 class Waiter(Protocol):
@@ -174,6 +193,10 @@ class Audience:
         self.boxes = boxes
         self.has_room_until = 0  # the last addition, by `Mailboxes.additions`, that surely fits
 
+    def without(self, names: Collection[str]) -> Audience:
+        """The others."""
+        return Audience(tuple(box for box in self.boxes if box.name not in names))
+
 
 class Mailboxes:
     """Every mailbox of a process."""
@@ -183,6 +206,7 @@ class Mailboxes:
     ) -> None:
         self._capacity_of = capacity_of
         self._lost = lost
+        self.on_full: Callable[[Mailbox], None] | None = None  # told of each message that is lost
         self._boxes: dict[str, Mailbox] = {}
         self.find: Callable[[str], Mailbox | None] = self._boxes.get
         self._shared: dict[str, SharedMailbox] = {}
@@ -222,6 +246,8 @@ class Mailboxes:
         parcels = box.parcels
         if len(parcels) >= box.capacity or self._count >= MAX_MESSAGES:
             self._lost(Loss.FULL, 1)
+            if self.on_full is not None:
+                self.on_full(box)
             return False
         parcels.append(parcel)
         self._count += 1
@@ -262,6 +288,8 @@ class Mailboxes:
             places = box.capacity - len(parcels)
             if places <= 0 or room <= 0:
                 full += 1
+                if self.on_full is not None:
+                    self.on_full(box)
                 continue
             parcels.append(parcel)
             room -= 1
@@ -328,17 +356,19 @@ class Mailboxes:
         self._boxes.pop(box.name, None)
 
     def expire(self, now: float) -> list[Mailbox]:
-        """Drop what has expired unread; the mailboxes in which something had."""
+        """Drop what has expired unread; the mailboxes in which something had its full time."""
         found = []
         for box in self._boxes.values():
             parcels = box.parcels
             if parcels and parcels[0].deadline <= now:
-                found.append(box)
                 gone = 0
+                brief = True
                 while parcels and parcels[0].deadline <= now:
-                    parcels.popleft()
+                    brief = parcels.popleft().brief and brief
                     gone += 1
                 self._gone(box, gone, expired=gone)
+                if not brief:
+                    found.append(box)
         return found
 
     def _gone(self, box: Mailbox, count: int, expired: int = 0) -> None:

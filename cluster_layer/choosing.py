@@ -18,6 +18,7 @@ from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.node import Node
 from topology.errors import ClusterError
 
+LOOK_S: Final = 1.0  # how long one shard may keep the other channels waiting
 MAX_TURNS: Final = 10_000  # channels whose turns are remembered
 
 Received: TypeAlias = tuple[str, Parcel]
@@ -104,13 +105,17 @@ def _here(node: Node, name: str) -> Received | None:
 async def _on_the_shards(node: Node, name: str) -> Received | None:
     """A message that waits at the home of a normal channel."""
     receiving = asyncio.create_task(node.receive(name))
+
+    def asked() -> None:
+        box = node.mailboxes.find(name)
+        if box is None or not box.parcels:
+            receiving.cancel()
+
     try:
         await asyncio.sleep(0)  # it has to wait there before anybody asks for it
-        asking = asyncio.create_task(node.asked(name))
-        try:
-            await asyncio.wait({receiving, asking}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asking.cancel()
+        if not node.when_asked(name, asked):
+            asked()
+        await asyncio.wait({receiving}, timeout=LOOK_S)
         receiving.cancel()
         await asyncio.wait({receiving})
     except BaseException:

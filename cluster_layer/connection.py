@@ -1,15 +1,14 @@
 """One auto-pipelined connection to one shard.
 
-From its opening on (`opening.py`) the transport is ours:
-all commands of one loop tick share one write, replies are matched in order, nothing is ever sent
-again, and a reply that is overdue breaks the connection, because behind it every later reply would
-be late as well.
+Once it is open (`opening.py`), all commands of one loop tick share one write, replies are matched
+in order, nothing is ever sent again, and a reply that is overdue breaks the connection, because
+behind it every later reply would be late as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -54,6 +53,7 @@ class Connection(asyncio.Protocol, Session):
         self._flush_due = False
         self._paused = False
         self._received = 0  # reads that brought something
+        self._gathering: list[Callable[[Connection], None]] = []
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -114,6 +114,11 @@ class Connection(asyncio.Protocol, Session):
             else:
                 self._flush()
 
+    def gather(self, post_rest: Callable[[Connection], None]) -> None:
+        """Call this once before the next write, for commands that are not put together yet."""
+        self._gathering.append(post_rest)
+        self._write_soon()
+
     @property
     def busy(self) -> bool:
         """Whether an answer is due."""
@@ -137,6 +142,7 @@ class Connection(asyncio.Protocol, Session):
         self._checker.cancel()
         if self._transport is not None:
             self._transport.abort()
+        self._post_gathered()
         unsent, sent = self._batch.abandon()
         _fail(unsent, ShardUnavailable, self.shard, reason)
         _fail(sent, DeliveryUnknown, self.shard, reason)
@@ -197,11 +203,18 @@ class Connection(asyncio.Protocol, Session):
 
     def _flush(self) -> None:
         self._flush_due = False
+        if self._gathering:
+            self._post_gathered()
         if self._paused or self.lost is not None or self._transport is None:
             return
         data = self._batch.take()
         if data:
             self._transport.write(data)
+
+    def _post_gathered(self) -> None:
+        gathering, self._gathering = self._gathering, []
+        for post_rest in gathering:
+            post_rest(self)
 
     def _check(self) -> None:
         if self._overdue(monotonic()):

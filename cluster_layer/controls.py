@@ -67,6 +67,34 @@ def fields_of(body: bytes) -> Mapping[str, str]:
     return {k: v for k, v in fields.items() if isinstance(k, str) and isinstance(v, str)}
 
 
+class Answer(NamedTuple):
+    """What a process says of a group: how many members it serves, and who if that was asked."""
+
+    process_id: str
+    members: int
+    names: tuple[str, ...]
+
+    def pack(self) -> bytes:
+        data: bytes = msgpack.packb(self)
+        return data
+
+
+def answer_of(data: bytes) -> Answer | None:
+    """An answer; None if these bytes are none of ours."""
+    try:
+        fields = msgpack.unpackb(data)
+    except (ValueError, TypeError):
+        return None
+    if type(fields) is not list or len(fields) < 3:
+        return None
+    process_id, count, names = fields[:3]
+    if type(process_id) is not str or type(count) is not int or count < 0:
+        return None
+    if type(names) is not list or not all(type(name) is str for name in names):
+        return None
+    return Answer(process_id, count, tuple(names))
+
+
 def log_entry(payload: bytes) -> LogEntry | None:
     """An entry of a shard's membership log; None if it is none of ours."""
     position, _, data = payload.partition(b":")

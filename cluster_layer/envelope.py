@@ -1,8 +1,9 @@
 """What travels through Redis: a small outer array around an already encoded body.
 
-``outer = [version, kind, ttl_ms, channel, marks, body]`` as msgpack; `docs/wire-format.md` has the
-bytes. The body is one opaque binary: a fan-out to thousands of members copies it, and only
-receive() decodes it.
+``outer = [version, kind, ttl_ms, channel, marks, body]`` as msgpack, and, if there are any, the
+excluded members of the group and the epoch of the marks; `docs/wire-format.md` has the bytes. The
+body is one opaque binary: a fan-out to thousands of members copies it, and only receive() decodes
+it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ MAX_MARKS: Final = 64
 # Far above what messages have, far below where Python's stack or msgpack (511 levels) ends.
 MAX_DEPTH: Final = 128
 MAX_TTL_MS: Final = 2**53
+MAX_EXCLUDED: Final = 1_000
 
 Message: TypeAlias = dict[str, Any]
 Marks: TypeAlias = Mapping[str, Mark]
 
 _new: Any = tuple.__new__  # what a NamedTuple does when it is called, at half the cost
 
+_NOBODY: frozenset[str] = frozenset()
 _MIN_INT = -(2**63)
 _MAX_INT = 2**63 - 1
 _ATOMS = frozenset({str, bytes, float, bool, type(None)})
@@ -47,7 +50,8 @@ class Envelope(NamedTuple):
 
     `ttl_ms` is a duration. `channel` is the full name for a message to one process-specific
     channel, None in a group message and on a normal channel. `marks` say, by shard id, "deliver
-    this only after what its writer wrote there".
+    this only after what its writer wrote there". `exclude` names members of the group that must not
+    get it. `epoch` is the latest one by which an inbox of the marks was chosen; 0: they name none.
     """
 
     kind: int
@@ -55,6 +59,8 @@ class Envelope(NamedTuple):
     channel: str | None
     marks: Marks | None
     body: bytes
+    exclude: frozenset[str] = _NOBODY
+    epoch: int = 0
 
 
 def encode_body(message: object, limit: int) -> bytes:
@@ -97,14 +103,27 @@ def is_flat(message: Message) -> bool:
     return not any(type(value) in (dict, list) for value in message.values())
 
 
-def encode(kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes) -> bytes:
+def encode(
+    kind: int,
+    ttl_ms: int,
+    channel: str | None,
+    marks: Marks | None,
+    body: bytes,
+    exclude: frozenset[str] = _NOBODY,
+    epoch: int = 0,
+) -> bytes:
     """The bytes of one message; the arguments are those of Envelope and are not checked."""
     if marks:
         marks = {
             shard: mark if mark.doubts else mark[:3]  # type: ignore[misc]
             for shard, mark in marks.items()
         }
-    data: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body))
+    fields: tuple[object, ...] = (VERSION, kind, ttl_ms, channel, marks, body)
+    if exclude or epoch:
+        fields = (*fields, sorted(exclude) or None)
+    if epoch:
+        fields = (*fields, epoch)
+    data: bytes = _pack(fields)
     return data
 
 
@@ -144,7 +163,8 @@ def decode(data: bytes, known: Callable[[str], object] = lambda _channel: None) 
         _check_channel(channel)
     if marks is not None:
         marks = _checked_marks(marks)
-    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body))
+    exclude, epoch = _checked_more(fields[6:])
+    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body, exclude, epoch))
     return envelope
 
 
@@ -155,6 +175,29 @@ def _check_channel(channel: object) -> None:
         raise MalformedEnvelope(str(error)) from error
     if not is_process_specific(str(channel)):
         raise MalformedEnvelope(f"addressed to {channel!r}, no process-specific channel")
+
+
+def _checked_more(fields: list[Any]) -> tuple[frozenset[str], int]:
+    """The fields that most messages lack: the excluded, and the epoch of the marks."""
+    if not fields:
+        return _NOBODY, 0
+    epoch = fields[1] if len(fields) > 1 else 0
+    if not _is_natural(epoch):
+        raise MalformedEnvelope(f"impossible epoch {epoch!r:.60}")
+    return _checked_excluded(fields[0]), epoch
+
+
+def _checked_excluded(names: object) -> frozenset[str]:
+    if names is None:
+        return _NOBODY
+    if type(names) is not list or len(names) > MAX_EXCLUDED:
+        raise MalformedEnvelope(f"the excluded are no array of at most {MAX_EXCLUDED} names")
+    try:
+        for name in names:
+            require_channel_name(name)
+    except InvalidName as error:
+        raise MalformedEnvelope(str(error)) from error
+    return frozenset(names)
 
 
 def _checked_marks(marks: object) -> Marks:

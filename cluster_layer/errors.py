@@ -10,6 +10,7 @@
     ├── MessageTooLarge                 also channels.exceptions.MessageTooLarge
     ├── ChannelFull                     also channels.exceptions.ChannelFull
     ├── ShardUnavailable
+    ├── AnswersMissing
     ├── LayerClosed
     ├── DeliveryUnknown                 definite = False
     ├── MalformedEnvelope
@@ -93,6 +94,30 @@ class DeliveryUnknown(ClusterError):
 
     def __str__(self) -> str:
         return f"no answer from shard {self.shard} ({self.reason}); it may have been executed"
+
+
+class AnswersMissing(ClusterError):
+    """Not all processes have told their members of a group; asking has changed nothing.
+
+    `known`: the names that are known all the same; empty if only their number was wanted.
+    """
+
+    def __init__(
+        self, group: str, missing: int, asked: int, timeout_s: float, known: frozenset[str]
+    ) -> None:
+        super().__init__(group, missing, asked, timeout_s, known)
+        self.group = group
+        self.missing = missing
+        self.asked = asked
+        self.timeout_s = timeout_s
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.missing} of {self.asked} processes have not answered within "
+            f"{self.timeout_s:g} s who their members of group {self.group} are; ask again, or "
+            "give it more time"
+        )
 
 
 class LayerClosed(ClusterError):

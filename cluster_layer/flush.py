@@ -8,6 +8,7 @@ import secrets
 
 import msgpack
 
+from cluster_layer import answers
 from cluster_layer.connection import Connection
 from cluster_layer.envelope import CONTROL, encode
 from cluster_layer.keys import Keys
@@ -29,8 +30,10 @@ async def _flush_shard(link: Link) -> None:
     token = secrets.token_hex(8)
     envelope = encode(CONTROL, 0, None, None, msgpack.packb({"op": "flush", "token": token}))
     processes = await connection.execute(("PUBLISH", keys.control, b"0:" + envelope))
-    await _confirmed(connection, keys.reply(token), processes, link.settings.timeout_s)
-    await connection.execute(("DEL", keys.reply(token)))
+    # A process that does not answer in time empties itself when it can.
+    key, timeout_s = keys.reply(token), link.settings.timeout_s
+    await answers.wait_for(connection, key, processes, timeout_s)
+    await answers.take(connection, key)
 
 
 async def _delete(connection: Connection, keys: Keys) -> None:
@@ -57,14 +60,3 @@ async def _delete(connection: Connection, keys: Keys) -> None:
             await connection.execute(*commands)
         if cursor == b"0":
             return
-
-
-async def _confirmed(connection: Connection, key: bytes, processes: int, timeout_s: float) -> None:
-    pause_s = 0.002
-    try:
-        async with asyncio.timeout(timeout_s):
-            while await connection.execute(("LLEN", key)) < processes:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 0.05)
-    except TimeoutError:
-        pass  # a process that does not answer in time empties itself when it can

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from cluster_layer import scripts
-from cluster_layer.buffers import Audience, Mailbox, Parcel, SharedParcel
+from cluster_layer.buffers import Audience, BriefSharedParcel, Mailbox, Parcel, SharedParcel
 from cluster_layer.controls import LogEntry, control, log_entry
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
@@ -89,13 +89,38 @@ class Groups:
         """The groups that are served at this shard."""
         return self._on[shard].keys()
 
-    def fan_out(self, shard: str, name: str, position: int, body: bytes, deadline: float) -> None:
+    def members_on(self, shard: str) -> dict[str, list[Mailbox]]:
+        """Group -> its members, of those that are served at this shard."""
+        return {
+            name: [member.box for member in group.members.values()]
+            for name, group in self._on[shard].items()
+        }
+
+    def fan_out(
+        self,
+        shard: str,
+        name: str,
+        position: int,
+        body: bytes,
+        deadline: float,
+        exclude: Collection[str] = (),
+        brief: bool = False,
+    ) -> None:
         """Give a message to every member that this process serves at this shard."""
         group = self._on[shard].get(name)
         if group is None:
             self._unsubscribe(shard, name)
             return
-        self._put_all(group.audience(position), SharedParcel(body, group.context, deadline))
+        audience = group.audience(position)
+        if exclude:
+            audience = audience.without(exclude)
+        kind = BriefSharedParcel if brief else SharedParcel
+        self._put_all(audience, kind(body, group.context, deadline))
+
+    def served(self, shard: str, name: str, position: int) -> list[str]:
+        """The members that would get a message of this position through this process."""
+        group = self._on[shard].get(name)
+        return [] if group is None else [box.name for box in group.audience(position).boxes]
 
     async def join(self, name: str, box: Mailbox, expires_at: float) -> None:
         """Add a member, at every home of the group.

@@ -7,12 +7,14 @@ import contextlib
 import threading
 from typing import Any
 
+from cluster_layer.census import Questioner
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters
 from cluster_layer.crypto import Cipher
 from cluster_layer.errors import ConfigError
 from cluster_layer.links import Links
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
+from cluster_layer.metrics.measured import MeasuredWriter, writer_class
 from cluster_layer.node import Node, NodeState
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
@@ -45,6 +47,7 @@ class Runtime:
         self.loop = asyncio.get_running_loop()
         self.links = Links(topologies, _settings_of(config), counters, presence)
         self.writer = _writer_over(self.links, config, counters, cipher)
+        self.questioner = Questioner(self.links)
         self.poster = Poster(self.writer, self.links, counters, config.on_gap)
 
     async def close(self) -> None:
@@ -193,14 +196,14 @@ class Hosts:
 
     def _follow(self) -> None:
         """There is a newer topology; called by whichever thread has brought it."""
-        if self._follower is not None:
-            self._follower.offer(self._topologies.topology)
         for runtime in list(self._runtimes.values()):
             if runtime.loop is _running_loop():
                 self._follow_on(runtime)
             elif runtime.loop.is_running():
                 with contextlib.suppress(RuntimeError):  # it has been closed just now
                     runtime.loop.call_soon_threadsafe(self._follow_on, runtime)
+        if self._follower is not None:  # last: it may write a file, and loops wait for the news
+            self._follower.offer(self._topologies.topology)
 
     def _follow_on(self, runtime: Runtime) -> None:
         """On the loop of a runtime: one step, so that nothing there sees half of a change."""
@@ -275,6 +278,7 @@ class Hosts:
         if self._previous is not None:
             node.adopt(self._previous)
             self._previous = None
+        runtime.links.report()
         return node
 
     def _move_to_background(self, node: Node) -> Node:
@@ -304,7 +308,11 @@ def _settings_of(config: Config) -> LinkSettings:
 def _writer_over(
     links: Homes[Any], config: Config, counters: Counters, cipher: Cipher | None
 ) -> Writer:
-    return Writer(links, counters, cipher, config.capacity_of, round(config.expiry * 1000))
+    expiry_ms = round(config.expiry * 1000)
+    writer = writer_class(config)(links, counters, cipher, config.capacity_of, expiry_ms)
+    if isinstance(writer, MeasuredWriter):
+        writer.metrics = config.metrics
+    return writer
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

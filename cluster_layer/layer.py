@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
 
 from channels.layers import BaseChannelLayer
 
-from cluster_layer import errors
+from cluster_layer import errors, lossy
 from cluster_layer.buffers import Loss, Parcel
+from cluster_layer.census import Questioner
 from cluster_layer.config import Config
 from cluster_layer.counters import Counters, ShardCounters
 from cluster_layer.crypto import cipher_of
 from cluster_layer.envelope import Message, encode_body
 from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, NotOurChannel
 from cluster_layer.flush import flush
+from cluster_layer.health import Health, through_all
 from cluster_layer.hosts import Hosts, Runtime
 from cluster_layer.loops import Handover, forks, is_for_one_call, run_on, runs_here
+from cluster_layer.many import send_many
+from cluster_layer.metrics.measured import measured, writer_class
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
@@ -29,9 +33,11 @@ from cluster_layer.names import (
 )
 from cluster_layer.node import Node, NodeClosed
 from cluster_layer.order import Trail
+from cluster_layer.terms import USUAL, Terms, terms_of
 from cluster_layer.trails import Past, PastCell, recall, remember, settled
 from cluster_layer.unconfirmed import SETTLING_TIMEOUTS
 from cluster_layer.writer import TrailCell, Writer
+from topology.errors import ClusterError
 
 T = TypeVar("T")
 
@@ -57,7 +63,12 @@ class ClusterChannelLayer(BaseChannelLayer):
         self._cipher = cipher_of(self.config.symmetric_encryption_keys)
         self._decipher = None if self._cipher is None else self._cipher.open
         self._scope = self.config.scope
+        lossy.warn(self.config)
+        self._metrics = self.config.metrics
+        self._writing = writer_class(self.config)
         self._begin()
+        if self._metrics is not None:
+            self._metrics.watch(self)
 
     def _begin(self) -> None:
         """Begin as a process of our own: a new process id, nothing open."""
@@ -71,20 +82,29 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     # -- the specification
 
-    async def send(self, channel: str, message: Message, *, confirm: bool | None = None) -> None:
-        """Send a message to a channel; `confirm=None` is that of the CONFIG.
+    async def send(
+        self,
+        channel: str,
+        message: Message,
+        *,
+        confirm: bool | None = None,
+        expiry: float | None = None,
+    ) -> None:
+        """Send a message to a channel; None is what the CONFIG says.
 
         ChannelFull, MessageTooLarge, InvalidMessage, InvalidName, ShardUnavailable: it was not
         sent. DeliveryUnknown: it may have been. With `confirm=False` it returns once the message is
-        queued, and raises only what is wrong with the message or the name.
+        queued, and raises only what is wrong with the message or the name. `expiry` in seconds, at
+        most that of the CONFIG.
         """
         require_channel_name(channel)
+        terms = USUAL if expiry is None else terms_of(expiry, (), self.expiry)
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, Writer.send, channel, body)
-        elif not self._queue(runtime, runtime.poster.send, channel, body):
-            await self._queue_in_turn(runtime, runtime.poster.send_in_turn, channel, body)
+            await self._write(runtime, self._writing.send, channel, body, terms)
+        elif not self._queue(runtime, runtime.poster.send, channel, body, terms):
+            await self._queue_in_turn(runtime, runtime.poster.send_in_turn, channel, body, terms)
 
     async def receive(self, channel: str) -> Message:
         """The next message of a channel.
@@ -145,10 +165,11 @@ class ClusterChannelLayer(BaseChannelLayer):
         await self._all_answered()
         if self._is_ours(channel):
             node = await self._node()
-            await _on(node, node.join(group, channel))
+            await self._timed("group_add", group, _on(node, node.join(group, channel)))
             return
         runtime = self._sender() or await self._first_sender()
-        await _on(runtime, runtime.writer.store_member(group, channel, self._group_expiry_ms))
+        storing = runtime.writer.store_member(group, channel, self._group_expiry_ms)
+        await self._timed("group_add", group, _on(runtime, storing))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Remove a channel from a group; nothing if it is not in it.
@@ -162,26 +183,37 @@ class ClusterChannelLayer(BaseChannelLayer):
         node = self._hosts.node
         if node is not None and self._is_ours(channel):
             node = await self._node()
-            await _on(node, node.leave(group, channel))
+            await self._timed("group_discard", group, _on(node, node.leave(group, channel)))
             return
         runtime = self._sender() or await self._first_sender()
-        await _on(runtime, runtime.writer.remove_member(group, channel, self._group_expiry_ms))
+        removing = runtime.writer.remove_member(group, channel, self._group_expiry_ms)
+        await self._timed("group_discard", group, _on(runtime, removing))
 
     async def group_send(
-        self, group: str, message: Message, *, confirm: bool | None = None
+        self,
+        group: str,
+        message: Message,
+        *,
+        confirm: bool | None = None,
+        expiry: float | None = None,
+        exclude: Collection[str] = (),
     ) -> None:
         """Send a message to every member of a group; full channels miss it.
 
         MessageTooLarge, InvalidMessage, InvalidName, ShardUnavailable: nobody gets it.
-        DeliveryUnknown: everybody or nobody does. `confirm` as in `send`.
+        DeliveryUnknown: everybody or nobody does. `confirm` and `expiry` as in `send`. `exclude`:
+        members that do not get it, at most 1,000.
         """
         require_group_name(group)
+        usual = expiry is None and not exclude
+        terms = USUAL if usual else terms_of(expiry, exclude, self.expiry)
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, Writer.group_send, group, body)
-        elif not self._queue(runtime, runtime.poster.group_send, group, body):
-            await self._queue_in_turn(runtime, runtime.poster.group_send_in_turn, group, body)
+            await self._write(runtime, self._writing.group_send, group, body, terms)
+        elif not self._queue(runtime, runtime.poster.group_send, group, body, terms):
+            in_turn = runtime.poster.group_send_in_turn
+            await self._queue_in_turn(runtime, in_turn, group, body, terms)
 
     async def flush(self) -> None:
         """Empty all channels and groups of this prefix, in every process.
@@ -208,6 +240,57 @@ class ClusterChannelLayer(BaseChannelLayer):
         """The name that channels_redis has for `close`."""
         await self.close()
 
+    async def send_many(
+        self, messages: Iterable[tuple[str, Message]], *, expiry: float | None = None
+    ) -> list[ClusterError | None]:
+        """Send many messages at once: (channel, message), in order for each channel.
+
+        Returns for each of them None, or the error that `send` would have raised; after one the
+        others are sent all the same. MessageTooLarge, InvalidMessage, InvalidName: none was sent.
+        """
+        limit = self.config.message_size_limit
+        batch = []
+        for channel, message in messages:
+            require_channel_name(channel)
+            batch.append((channel, encode_body(message, limit)))
+        terms = terms_of(expiry, (), self.expiry)
+        runtime = self._sender() or await self._first_sender()
+        past = recall(self._scope)
+        cell = TrailCell(past if isinstance(past, Trail) else await self._settled(past))
+        try:
+            return await _on(runtime, send_many(runtime.writer, batch, cell, terms))
+        finally:
+            remember(self._scope, cell.trail)
+
+    async def channel_close(self, channel: str) -> None:
+        """End a process-specific channel of this process: its memberships, and what waits for it.
+
+        ShardUnavailable, DeliveryUnknown: it has ended all the same, but another process may have
+        stored it as a member of a group as well, and senders go on with that for `group_expiry`.
+        Who still waits in receive() on it goes on waiting.
+        """
+        require_channel_name(channel)
+        self._require_ours(channel)
+        await self._all_answered()
+        node = await self._node()
+        await _on(node, node.close_channel(channel))
+
+    async def group_channels(self, group: str, *, timeout: float | None = None) -> frozenset[str]:
+        """The names of a group's members: those whom a message would reach that is sent now.
+
+        AnswersMissing: not all processes have answered within `timeout` seconds (None: that of the
+        CONFIG). ShardUnavailable: the group's shard can't be asked.
+        """
+        return await self._ask(Questioner.channels, group, timeout)
+
+    async def group_count(self, group: str, *, timeout: float | None = None) -> int:
+        """How many members a group has; as `group_channels`, without fetching the names."""
+        return await self._ask(Questioner.count, group, timeout)
+
+    async def group_exists(self, group: str, *, timeout: float | None = None) -> bool:
+        """Whether a group has a member; as `group_channels`, and one answer with one will do."""
+        return await self._ask(Questioner.exists, group, timeout)
+
     async def open(self) -> None:
         """Say that this event loop lives: it gets connections of its own from the first call on."""
         await self._ensure_open()
@@ -224,12 +307,27 @@ class ClusterChannelLayer(BaseChannelLayer):
         await self._ensure_open()
         return self._hosts.routes.shard_of(inbox_name(name))
 
+    async def health(self, *, timeout: float | None = None) -> Health:
+        """Send to itself through every shard; each within `timeout` s (None: that of the CONFIG).
+
+        What a shard does not carry is in the result, not raised. Only TopologyError is: there is
+        none to be had.
+        """
+        timeout_s = self.config.timeout if timeout is None else timeout
+        await self._ensure_open()
+        routes = self._hosts.routes
+        shards = await through_all(self, sorted(routes.owners()), timeout_s)
+        node = self._hosts.node
+        return Health(routes.epoch, shards, tuple(node.stalled) if node is not None else ())
+
     def stats(self) -> dict[str, Any]:
         """What this process counted.
 
-        ``epoch``, ``process``, ``shards``, ``lost``, and ``unconfirmed``: what became of messages
-        sent with `confirm=False` that did not get through, or perhaps not.
+        ``epoch``, ``process``, ``shards``, ``lost``, ``stalled``: readers that make no progress,
+        and ``unconfirmed``: what became of messages sent with `confirm=False` that did not get
+        through, or perhaps not.
         """
+        node = self._hosts.node
         counted = self._counters.as_dict()
         connected = self._hosts.connected()
         shards = {
@@ -241,6 +339,7 @@ class ClusterChannelLayer(BaseChannelLayer):
             "process": self._process_id,
             "shards": shards,
             "lost": counted["lost"],
+            "stalled": list(node.stalled) if node is not None else [],
             "unconfirmed": counted["unconfirmed"],
         }
 
@@ -249,38 +348,60 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     # -- internals
 
+    def _timed(
+        self, verb: str, group: str, work: Coroutine[Any, Any, None]
+    ) -> Coroutine[Any, Any, None]:
+        """The work, measured if there is a metrics hook."""
+        if self._metrics is None:
+            return work
+        return measured(self._metrics, self.prefix, verb, group, self._hosts.routes, work)
+
+    async def _ask(
+        self,
+        question: Callable[[Questioner, str, float], Coroutine[Any, Any, T]],
+        group: str,
+        timeout: float | None,
+    ) -> T:
+        require_group_name(group)
+        timeout_s = self.config.timeout if timeout is None else timeout
+        await self._all_answered()
+        runtime = self._sender() or await self._first_sender()
+        return await _on(runtime, question(runtime.questioner, group, timeout_s))
+
     async def _write(
         self,
         runtime: Runtime,
-        write: Callable[[Writer, str, bytes, TrailCell], Coroutine[Any, Any, None]],
+        write: Callable[[Writer, str, bytes, TrailCell, Terms], Coroutine[Any, Any, None]],
         name: str,
         body: bytes,
+        terms: Terms,
     ) -> None:
         past = recall(self._scope)
         cell = TrailCell(past if isinstance(past, Trail) else await self._settled(past))
         try:
             if runs_here(runtime.loop):
-                await write(runtime.writer, name, body, cell)
+                await write(runtime.writer, name, body, cell, terms)
             elif is_for_one_call(asyncio.get_running_loop()):
                 with self._hosts.seats().seat(name) as seat:
-                    await write(seat.writer, name, body, cell)
+                    await write(seat.writer, name, body, cell, terms)
             else:
-                await run_on(runtime.loop, write(runtime.writer, name, body, cell))
+                await run_on(runtime.loop, write(runtime.writer, name, body, cell, terms))
         finally:
             remember(self._scope, cell.trail)
 
     def _queue(
         self,
         runtime: Runtime,
-        queue: Callable[[str, bytes, Past], Past | None],
+        queue: Callable[[str, bytes, Past, Terms], Past | None],
         name: str,
         body: bytes,
+        terms: Terms,
     ) -> bool:
         """Queue an unconfirmed write; False: that can't be without waiting."""
         if not runs_here(runtime.loop):
             return False
         past = recall(self._scope)
-        queued = queue(name, body, past)
+        queued = queue(name, body, past, terms)
         if queued is None:
             return False
         if queued is not past:
@@ -290,13 +411,14 @@ class ClusterChannelLayer(BaseChannelLayer):
     async def _queue_in_turn(
         self,
         runtime: Runtime,
-        queue: Callable[[str, bytes, PastCell], Coroutine[Any, Any, None]],
+        queue: Callable[[str, bytes, PastCell, Terms], Coroutine[Any, Any, None]],
         name: str,
         body: bytes,
+        terms: Terms,
     ) -> None:
         cell = PastCell(recall(self._scope))
         try:
-            await _on(runtime, queue(name, body, cell))
+            await _on(runtime, queue(name, body, cell, terms))
         finally:
             remember(self._scope, cell.past)
 

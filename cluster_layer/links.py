@@ -12,34 +12,37 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
+from cluster_layer.batching import Command
+from cluster_layer.combining import Combiner
 from cluster_layer.connection import Caller, Connection
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
+from cluster_layer.keys import Keys
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
 from cluster_layer.running import (
     BACKOFF_S,
     HEARTBEAT_S,
-    Build,
     Homes,
     LinkSettings,
     Runner,
     redirection,
 )
-from cluster_layer.scripts import Script
 from cluster_layer.session import NothingListens
 from cluster_layer.topologies import Topologies
+from cluster_layer.writes import Append, Write
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
 
 INTERRUPT_AGAIN_S = 0.01
 RETIRE_CHECK_S = 0.02
+TOLD_WITHIN_S = 0.002
 FAREWELL_S = 0.5  # how long the end of a link may be delayed for it
 
 
@@ -61,6 +64,7 @@ class Link(Runner[Connection]):
             Callable[[], None]
         ] = []  # called when it has come up, gone down, or failed to
         self._latest: Connection | None = None
+        self._combiner = Combiner(settings.timeout_s, self._post_combined)
         self._retired = False
         self._refusal: str | None = None  # why the last attempt failed, until one succeeds
         self.loop = self._loop = asyncio.get_running_loop()
@@ -104,23 +108,39 @@ class Link(Runner[Connection]):
             command = self._presence.command(self.keys)
             self.connection.call((command,)).add_done_callback(_look_at)
 
-    def post(
-        self,
-        connection: Connection,
-        script: Script,
-        epoch: int,
-        build: Build,
-        waiter: Caller,
-    ) -> float:
+    def combined(self, connection: Connection, write: Write) -> Awaitable[Any] | None:
+        if type(write) is not Append:
+            return None
+        answer = self._loop.create_future()
+        self._combiner.add(connection, write, answer)
+        return answer
+
+    def post(self, connection: Connection, write: Write, waiter: Caller) -> float:
         """As `run`, without waiting and without a second try; the monotonic time of its fence.
 
         The waiter gets the reply, an error reply too, or ShardUnavailable or DeliveryUnknown; after
         the latter, see `settled`.
         """
-        timeout_s = self.settings.timeout_s
-        fence = monotonic() + timeout_s
-        connection.post((self._command(connection, script, epoch, build),), waiter, fence)
+        if type(write) is Append:
+            return self._combiner.add(connection, write, waiter)
+        fence = monotonic() + self.settings.timeout_s
+        command = self._command(connection, write.script, write.epoch, write.build, fence)
+        connection.post((command,), waiter, fence)
         return fence
+
+    def _post_combined(
+        self,
+        connection: Connection,
+        first: Append,
+        envelopes: Sequence[bytes],
+        waiter: Caller,
+        fence: float,
+    ) -> None:
+        def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+            return first.build_with(keys, envelopes)
+
+        command = self._command(connection, first.script, first.epoch, build, fence)
+        connection.post((command,), waiter, fence)
 
     async def settled(self, fence: float, life: str) -> None:
         while (left_s := fence - monotonic()) > 0:
@@ -181,6 +201,9 @@ class Link(Runner[Connection]):
 
     # -- internals
 
+    async def _told_elsewhere(self) -> None:
+        await asyncio.sleep(TOLD_WITHIN_S)
+
     async def _keep(self) -> None:
         pause_s = 0.0
         while True:
@@ -189,7 +212,7 @@ class Link(Runner[Connection]):
                 pause_s = 0.0
                 continue
             except Exception as error:  # noqa: BLE001 - a link that ends would never come up again
-                self._failed(self._unavailable(error), first=pause_s == 0.0)
+                self._failed(self.unavailable(error), first=pause_s == 0.0)
             pause_s = min(max(pause_s * 2, BACKOFF_S[0]), BACKOFF_S[1])
             # Jitter: many processes lose the same shard at the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -246,12 +269,6 @@ class Link(Runner[Connection]):
         self._fail_attempt(error)
         self._attempt = self._loop.create_future()
         self._notify()
-
-    def _unavailable(self, error: Exception) -> ShardUnavailable:
-        if isinstance(error, ShardUnavailable):
-            return error
-        logger.error("shard %s: cannot connect", self.shard, exc_info=error)
-        return ShardUnavailable(self.shard, repr(error))
 
     def _fail_attempt(self, error: ShardUnavailable) -> None:
         if not self._attempt.done():

@@ -12,16 +12,21 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
+from cluster_layer import answers, log_limit
 from cluster_layer.arrivals import Arrivals
-from cluster_layer.buffers import Loss, Mailbox, Mailboxes, Parcel, SharedMailbox, wake_one
+from cluster_layer.buffers import Loss, Mailbox, Parcel, SharedMailbox, wake_one
+from cluster_layer.census import answer
 from cluster_layer.config import Config
 from cluster_layer.controls import Control, LogEntry, number
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ShardUnavailable
+from cluster_layer.gap_watch import GapWatch
 from cluster_layer.groups import Groups
 from cluster_layer.inbox import Cursors, Entry, InboxReader
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, Links
+from cluster_layer.losses import LossLog
+from cluster_layer.lossy import mailboxes_of
 from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.order import GROUP, INBOX, Lane
 from cluster_layer.presence import Presence
@@ -30,6 +35,7 @@ from cluster_layer.reader import Reader
 from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
 from cluster_layer.waiting import Sleeper, Wakeups
+from cluster_layer.watchdog import Watchdog
 from topology.errors import ClusterError
 from topology.model import Phase
 
@@ -38,7 +44,6 @@ logger = logging.getLogger("cluster_layer")
 SWEEP_S = 1.0
 SETTLE_AGAIN_S = (0.1, 1.0)  # first and longest pause while an epoch's duties can't be fulfilled
 LEARN_WITHIN_S = 0.05
-FLUSH_REPLY_MS = 60_000
 
 
 class NodeClosed(Exception):
@@ -52,7 +57,8 @@ class NodeState:
         self.process_id = process_id
         self.inboxes: set[str] = set()
         self.cursors = Cursors()
-        self.mailboxes = Mailboxes(config.capacity_of, counters.lose)
+        self.mailboxes = mailboxes_of(config, counters.lose)
+        self.gaps = GapWatch(self.mailboxes, config.on_gap, config.gap_message)
         self.positions: dict[tuple[str, str], int] = {}
 
 
@@ -98,14 +104,23 @@ class Node:
         self._presence = presence
         self._watched: dict[str, tuple[Link, Callable[[], None]]] = {}
         self._settling: asyncio.Task[None] | None = None
+        self._learning: dict[str, int] = {}  # shard -> the epoch that is being read from there
         self._routes: Routes | None = None  # by which this node serves
         self.follow()
+        self._watchdog = Watchdog()
+        self._losses = LossLog(counters)
+        self._links.report()  # from now on it has duties, which come before its first join
         self._sweeper = self._spawn(self._sweep_forever())
 
     @property
     def alive(self) -> bool:
         """Whether it reads: neither stopped, nor on a loop that has ended."""
         return not self.closed and not self._sweeper.done() and self.loop.is_running()
+
+    @property
+    def stalled(self) -> Sequence[str]:
+        """Readers that make no progress."""
+        return self._watchdog.stalled
 
     async def ready(self) -> None:
         """Return when every subscription has been tried; it need not have come up."""
@@ -132,6 +147,8 @@ class Node:
         if self._routes is self._links.routes:
             return
         known = self._links.routes.epoch if self._routes is None else self._routes.epoch
+        if self._routes is not None and self.state.gaps.is_wanted:
+            self._tell_of_moves(self._routes, self._links.routes)
         self._routes = self._links.routes
         links = {link.shard: link for link in self._links.all()}
         for shard, (link, _) in list(self._watched.items()):
@@ -153,9 +170,26 @@ class Node:
         for box in self.mailboxes:
             if box.waiters and not is_process_specific(box.name):
                 self._want(box)
+        self._arrivals.lanes.learn(self._links.routes.epoch)
         if self._settling is not None:
             self._settling.cancel()
         self._settling = self._spawn(self._settle(self._links.routes))
+
+    def _tell_of_moves(self, before: Routes, now: Routes) -> None:
+        """Tell of names whose old home is none any more, and was not read to its end.
+
+        In a planned change that is so only for a process that was left behind: where its messages
+        were written to stays a home until it has read them.
+        """
+        groups: dict[str, list[Mailbox]] = {}
+        inboxes: set[str] = set()
+        for shard in set(self._watched):
+            members = self.groups.members_on(shard)
+            groups |= {name: boxes for name, boxes in members.items() if _left(name, before, now)}
+            inboxes |= {name for name in self._inboxes_on[shard] if _left(name, before, now)}
+        lost = set(before.endpoints()) - set(now.endpoints())
+        why = "their home was " + (f"lost: {', '.join(sorted(lost))}" if lost else "moved")
+        self.state.gaps.moved(groups, self._boxes_of(inboxes), why)
 
     def _enter(self, link: Link) -> None:
         """A shard has come into the topology."""
@@ -265,10 +299,17 @@ class Node:
             box.watched = True
         return box
 
-    async def asked(self, name: str) -> None:
-        """Return when its shards have been asked for a normal channel with a receiver."""
+    def when_asked(self, name: str, callback: Callable[[], None]) -> bool:
+        """Call it as often as a home of a normal channel with a receiver has been asked once more.
+
+        False: never, the homes are away.
+        """
         homes = self._links.routes.homes_of(name)
-        await asyncio.gather(*(self._queues[s].asked() for s in homes if s in self._queues))
+        queues = [self._queues[shard] for shard in homes if shard in self._queues]
+        asked = [queue for queue in queues if queue.can_ask]
+        for queue in asked:
+            queue.when_asked(callback)
+        return bool(asked)
 
     async def read_to_end(self, name: str) -> None:
         """Take in what is in the inbox of a process-specific channel. ClusterError: it can't be."""
@@ -342,6 +383,22 @@ class Node:
         """Remove one of this process's channels from a group. ShardUnavailable, DeliveryUnknown."""
         await self.groups.leave(group, self.mailboxes.open(channel))
 
+    async def close_channel(self, channel: str) -> None:
+        """Forget a channel, with its memberships and what waits for it.
+
+        ShardUnavailable, DeliveryUnknown: it is forgotten all the same, see `leave`.
+        """
+        box = self.mailboxes.find(channel)
+        if box is None:
+            return
+        try:
+            await asyncio.gather(*(self.groups.leave(group, box) for group in tuple(box.groups)))
+        finally:
+            if self.mailboxes.find(channel) is box:
+                self.forget(box)
+            while wake_one(box.waiters):  # who still waits, does so at the channel's next mailbox
+                pass
+
     def _membership_end(self) -> float:
         return time.monotonic() + self._config.group_expiry
 
@@ -353,6 +410,9 @@ class Node:
     def inboxes_on(self, shard: str) -> Collection[str]:
         return self._inboxes_on[shard]
 
+    def has_inbox(self, name: str) -> bool:
+        return name in self.state.inboxes
+
     def last_position(self, shard: str, incarnation: str) -> int | None:
         return self.state.positions.get((shard, incarnation))
 
@@ -363,11 +423,15 @@ class Node:
         if incarnation is None:
             known = self._arrivals.lanes.incarnation(lane)
             if known is not None:
-                positions[shard, known] = self._arrivals.lanes.received(lane)
+                # One that came up and was lost before anything was heard knows less than the last.
+                before = positions.get((shard, known), 0)
+                positions[shard, known] = max(before, self._arrivals.lanes.received(lane))
+                self.state.gaps.cut(shard, time.monotonic())
             self._arrivals.lanes.close(lane)
             return
         for old in [key for key in positions if key[0] == shard and key[1] != incarnation]:
             del positions[old]
+            self.state.gaps.restarted(shard)
             self.groups.on_incarnation(shard, incarnation)
             # Others may have come here before us, and may have stored or kicked our members.
             positions[shard, incarnation] = 0
@@ -376,6 +440,15 @@ class Node:
     def on_missed(self, shard: str, publications: int) -> None:
         """So much was published on a shard, to any group, while the subscription was cut."""
         self._counters.shards[shard].missed += publications
+        gaps = self.state.gaps
+        if gaps.is_wanted:
+            boxes = self._boxes_of(self._inboxes_on[shard])
+            members = self.groups.members_on(shard)
+            gaps.restored(shard, publications, members, boxes, time.monotonic())
+
+    def _boxes_of(self, inboxes: Collection[str]) -> list[Mailbox]:
+        """The channels that somebody reads, or has read, by these inboxes."""
+        return [box for box in self.mailboxes if box.watched and inbox_name(box.name) in inboxes]
 
     def on_published(self, shard: str, keys: Keys, channel: bytes, payload: bytes) -> None:
         self._arrivals.on_published(shard, keys, channel, payload)
@@ -394,14 +467,27 @@ class Node:
 
     # -- what arrivals need: Recipient
 
-    def fan_out(self, shard: str, group: str, position: int, body: bytes, deadline: float) -> None:
-        self.groups.fan_out(shard, group, position, body, deadline)
+    def fan_out(
+        self,
+        shard: str,
+        group: str,
+        position: int,
+        body: bytes,
+        deadline: float,
+        exclude: frozenset[str],
+        brief: bool,
+    ) -> None:
+        self.groups.fan_out(shard, group, position, body, deadline, exclude, brief)
 
     def obey(self, control: Control) -> bool:
         """Do what a control says; False: it says nothing that is known."""
         op, group, channel = control.op, control.group, control.channel
         if op == "flush":
             self._spawn(self._flush(control.lane.shard, control.fields.get("token", "")))
+        elif op == "who":
+            # A question bears the position of what was published last: it is about the next one.
+            served = self.groups.served(control.lane.shard, group, control.position + 1)
+            self._spawn(answer(self._links, self.process_id, control, served))
         elif op == "join" and channel is not None:
             box = self.mailboxes.open(channel)
             self._spawn(self.groups.accept(group, box, self._membership_end()))
@@ -419,15 +505,20 @@ class Node:
         return True
 
     def on_announcement(self, shard: str, epoch: int) -> None:
-        if epoch > self._links.topologies.routes.epoch:
+        """A shard serves a newer topology: it has said so, or what has come from there does."""
+        if epoch > max(self._links.topologies.routes.epoch, self._learning.get(shard, 0)):
+            self._learning[shard] = epoch
             self._spawn(self._learn(shard, epoch))
 
     async def _learn(self, shard: str, epoch: int) -> None:
         """Get a topology that a shard announces, unless another one is quicker."""
         await asyncio.sleep(random.uniform(0, LEARN_WITHIN_S))  # all processes heard of it just now
-        if epoch > self._links.topologies.routes.epoch and shard in self._watched:
-            with contextlib.suppress(ClusterError):  # the heartbeat comes to it
-                await self._links.to(shard).align()
+        try:
+            if epoch > self._links.topologies.routes.epoch and shard in self._watched:
+                with contextlib.suppress(ClusterError):  # the heartbeat comes to it
+                    await self._links.to(shard).align()
+        finally:
+            self._learning.pop(shard, None)
 
     def late_s(self, shard: str) -> float:
         return self._subscribers[shard].late_s if shard in self._subscribers else 0.0
@@ -475,6 +566,10 @@ class Node:
                 self.forget(box)
             elif box.idle:
                 self.mailboxes.forget(box)
+        self.state.gaps.sweep()
+        self._watchdog.look(self._readers())
+        self._losses.look(now)
+        log_limit.tell_due()
         self.groups.renew(now, now + self._config.group_expiry)
         self._arrivals.expire(now)
 
@@ -509,10 +604,7 @@ class Node:
             self.mailboxes.clear()
             self.groups.clear(shard)
             connection = await link.ready()
-            key = link.keys.reply(token)
-            await connection.execute(
-                ("RPUSH", key, self.state.process_id), ("PEXPIRE", key, FLUSH_REPLY_MS)
-            )
+            await answers.give(connection, link.keys.reply(token), self.state.process_id)
         except ClusterError as error:
             logger.info("shard %s: a flush could not be confirmed: %s", shard, error)
 
@@ -522,9 +614,7 @@ class Node:
         for link, watcher in self._watched.values():
             if watcher in link.watchers:
                 link.watchers.remove(watcher)
-        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
-        readers += self._subscribers.values()
-        tasks = [reader.stop() for reader in readers]
+        tasks = [reader.stop() for reader in self._readers()]
         ours = self._tasks - {asyncio.current_task(self.loop)}
         for task in ours:
             task.cancel()
@@ -540,6 +630,10 @@ class Node:
         await asyncio.gather(*self.stop(), return_exceptions=True)
 
     # -- internals
+
+    def _readers(self) -> list[Reader[Any]]:
+        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
+        return [*readers, *self._subscribers.values()]
 
     def _want(self, box: Mailbox) -> None:
         """A receiver waits at the mailbox of a normal channel."""
@@ -562,6 +656,11 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the channel layer failed", exc_info=task.exception())
+
+
+def _left(name: str, before: Routes, now: Routes) -> bool:
+    """Whether where a name was written to serves it no more."""
+    return before.shard_of(name) not in now.homes_of(name)
 
 
 def _cancelled_shared(shared: SharedMailbox, sleeper: Sleeper[SharedMailbox], woken: bool) -> None:

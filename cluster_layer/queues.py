@@ -44,7 +44,7 @@ class QueueReader(Reader[Connection]):
         self._wanted = asyncio.Event()
         self._blocked_on: frozenset[str] = frozenset()
         self._rotation = 0
-        self._asked: list[asyncio.Future[None]] = []
+        self._when_asked: list[Callable[[], None]] = []
         self._finishing = False
         self._finished = asyncio.Event()
         self._finished.set()
@@ -62,11 +62,17 @@ class QueueReader(Reader[Connection]):
             self._boxes.pop(box.name, None)
             self._look_again()
 
-    def asked(self) -> asyncio.Future[None]:
-        """Done when the shard has been asked once more, for all who wait by then."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._asked.append(future)
-        return future
+    @property
+    def can_ask(self) -> bool:
+        """Whether the shard is not known to be away."""
+        return self._link.refusal is None
+
+    def when_asked(self, callback: Callable[[], None]) -> None:
+        """Call it when the shard has been asked once more, for all who wait now.
+
+        Before the read begins to block: who wanted no more than that can go in time.
+        """
+        self._when_asked.append(callback)
 
     async def finish(self) -> None:
         """Pop nothing more, and take in what is on its way; bounded by the connection's timeout."""
@@ -93,6 +99,7 @@ class QueueReader(Reader[Connection]):
         self._finished.clear()
         try:
             while not self._finishing:
+                self.progress += 1
                 boxes = self._in_demand()
                 if not boxes:
                     self._wanted.clear()
@@ -111,6 +118,7 @@ class QueueReader(Reader[Connection]):
                 return
             except TimeoutError:
                 await connection.execute(("PING",))
+                self.progress += 1
 
     def _in_demand(self) -> list[Mailbox]:
         """Mailboxes with more receivers than messages, another one first each time."""
@@ -122,15 +130,12 @@ class QueueReader(Reader[Connection]):
 
     async def _pop(self, connection: Connection, keys: Keys, boxes: list[Mailbox]) -> bool:
         """Pop for everybody who waits; False: nothing was there."""
-        self._asked, asked = [], [future for future in self._asked if not future.done()]
+        self._when_asked, callbacks = [], self._when_asked
         try:
             found = await self._pop_once(connection, keys, boxes)
-        except BaseException:
-            self._asked += asked
-            raise
-        for future in asked:
-            if not future.done():
-                future.set_result(None)
+        finally:
+            for callback in callbacks:
+                callback()
         return found
 
     async def _pop_once(self, connection: Connection, keys: Keys, boxes: list[Mailbox]) -> bool:

@@ -68,7 +68,10 @@ class Seats:
 
     def connected(self) -> set[str]:
         """Ids of the shards to which any seat has a connection."""
-        return {shard for seat in list(self._all) for shard in seat.links.connected()}
+        with self._freed:
+            for seat in self._free:  # whoever uses one of the others finds out by itself
+                seat.links.notice_ends()
+            return {shard for seat in self._all for shard in seat.links.connected()}
 
     def close(self) -> None:
         """Disconnect; a seat that is in use disconnects when it is given back."""

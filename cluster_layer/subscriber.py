@@ -206,9 +206,9 @@ class Subscriber(Reader[SubscriberConnection]):
         cluster = keys.cluster
         ours = [keys.control, cluster.announcements, cluster.process(self._owner.process_id)]
         await connection.subscribe(ours)
-        await self._count_missed(keys)
         names = [keys.group(group) for group in self._owner.groups_on(shard)]
         await self._subscribe(connection, names)
+        await self._count_missed(keys)
         changes = await self._changes(keys)
         self._entered = connection
         self._refusal = None
@@ -233,7 +233,9 @@ class Subscriber(Reader[SubscriberConnection]):
         if last is not None or self._was_subscribed:
             connection = await self._link.ready()
             latest = int(await connection.execute(("GET", keys.seq)) or 0)
-            self._owner.on_missed(shard, max(0, latest - (last or 0)))
+            heard = {_number(payload.partition(b":")[0]) for _, payload in self._held or ()}
+            heard = {position for position in heard if (last or 0) < position <= latest}
+            self._owner.on_missed(shard, max(0, latest - (last or 0) - len(heard)))
         self._was_subscribed = True
 
     async def _changes(self, keys: Keys) -> list[Publication]:
@@ -249,6 +251,7 @@ class Subscriber(Reader[SubscriberConnection]):
         while await connection.stays(HEARTBEAT_S):
             self._tick_at = monotonic()
             await connection.barrier()
+            self.progress += 1
         raise ShardUnavailable(self._link.shard, connection.lost or "lost")
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:

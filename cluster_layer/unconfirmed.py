@@ -24,12 +24,14 @@ from typing import Any, Final
 from cluster_layer.connection import Connection
 from cluster_layer.counters import Counters
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
-from cluster_layer.gaps import Gap, OnGap
+from cluster_layer.gap_watch import tell
+from cluster_layer.gaps import OnGap, unconfirmed
 from cluster_layer.links import Links
 from cluster_layer.names import inbox_name
 from cluster_layer.order import Lane, Trail
 from cluster_layer.running import Redirected
 from cluster_layer.session import CommandRefused
+from cluster_layer.terms import USUAL, Terms
 from cluster_layer.trails import Past, PastCell, Unanswered, settled
 from cluster_layer.writer import TrailCell, Writer
 from cluster_layer.writes import Publish, Write
@@ -88,27 +90,33 @@ class Poster:
 
     # -- writing
 
-    def send(self, channel: str, body: bytes, past: Past) -> Past | None:
+    def send(self, channel: str, body: bytes, past: Past, terms: Terms = USUAL) -> Past | None:
         """Queue a message for a channel; the task's past after it. None: not without waiting."""
         trail = self._trail_of(past)
         if trail is None or trail.uncertain:
             return None
-        return self._queue(self._writer.message(channel, body, trail), past, trail)
+        return self._queue(self._writer.message(channel, body, trail, terms), past, trail)
 
-    def group_send(self, group: str, body: bytes, past: Past) -> Past | None:
+    def group_send(self, group: str, body: bytes, past: Past, terms: Terms = USUAL) -> Past | None:
         """Queue a message for a group; the task's past after it. None: not without waiting."""
         trail = self._trail_of(past)
         if trail is None or trail.uncertain:
             return None
-        return self._queue(self._writer.publication(group, body, trail), past, trail)
+        return self._queue(self._writer.publication(group, body, trail, terms), past, trail)
 
-    async def send_in_turn(self, channel: str, body: bytes, cell: PastCell) -> None:
+    async def send_in_turn(
+        self, channel: str, body: bytes, cell: PastCell, terms: Terms = USUAL
+    ) -> None:
         """Queue a message for a channel as soon as that can be."""
-        await self._in_turn(channel, cell, lambda trail: self._writer.message(channel, body, trail))
+        write = self._writer.message
+        await self._in_turn(channel, cell, lambda trail: write(channel, body, trail, terms))
 
-    async def group_send_in_turn(self, group: str, body: bytes, cell: PastCell) -> None:
+    async def group_send_in_turn(
+        self, group: str, body: bytes, cell: PastCell, terms: Terms = USUAL
+    ) -> None:
         """Queue a message for a group as soon as that can be."""
-        await self._in_turn(group, cell, lambda trail: self._writer.publication(group, body, trail))
+        write = self._writer.publication
+        await self._in_turn(group, cell, lambda trail: write(group, body, trail, terms))
 
     async def all_answered(self) -> None:
         """Return when it is known of every write until now what became of it."""
@@ -150,7 +158,7 @@ class Poster:
             going_on.add(write)
             posted.unanswered = going_on
         self._on_their_way += 1
-        posted.fence = link.post(connection, write.script, write.epoch, write.build, posted)
+        posted.fence = link.post(connection, write, posted)
         return going_on or trail
 
     async def _in_turn(
@@ -283,7 +291,7 @@ class Poster:
             write = posted.write
             again = self._writer.group_send if isinstance(write, Publish) else self._writer.send
             try:
-                await again(write.name, write.body, cell)
+                await again(write.name, write.body, cell, write.terms)
             except ChannelFull as error:
                 self._report(write.name, error, "full")
             except ClusterError as error:  # counted where it happened
@@ -302,7 +310,7 @@ class Poster:
         lane, life, now = unanswered.lane, unanswered.incarnation, monotonic()
         cell = TrailCell(unanswered.before.after(lane, life, position, now, unanswered.epoch))
         try:
-            await self._writer.send_to_members(write.members, write.body, cell)
+            await self._writer.send_to_members(write, cell)
         finally:
             unanswered.before = cell.trail
             self._finish(posted, position)
@@ -330,12 +338,7 @@ class Poster:
 
     def _report(self, name: str, error: ClusterError, kind: str) -> None:
         self._counters.unconfirmed[kind] += 1
-        if self._on_gap is None:
-            return
-        try:
-            self._on_gap(Gap(name, error))
-        except Exception:
-            logger.exception("CONFIG on_gap failed")
+        tell(self._on_gap, unconfirmed(name, error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -22,6 +22,7 @@ from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.order import GROUP, INBOX, Lane, Lanes, Trail
 from cluster_layer.running import MAX_REDIRECTIONS, Homes, Redirected, Runner
 from cluster_layer.scripts import Script
+from cluster_layer.terms import USUAL, Terms
 from cluster_layer.writes import Append, Publish, Push, Write
 from topology.errors import ClusterError
 
@@ -60,19 +61,21 @@ class Writer:
         self._inbox_lanes = Lanes(INBOX)
         self._group_lanes = Lanes(GROUP)
 
-    async def send(self, channel: str, body: bytes, cell: TrailCell) -> None:
+    async def send(self, channel: str, body: bytes, cell: TrailCell, terms: Terms = USUAL) -> None:
         """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
         for _ in range(MAX_REDIRECTIONS):
             if cell.trail.uncertain and is_process_specific(channel):
                 await self.make_certain(cell, cell.trail.uncertain_lanes())
             try:
-                await self._carry_out(self.message(channel, body, cell.trail), cell)
+                await self._carry_out(self.message(channel, body, cell.trail, terms), cell)
                 return
             except Redirected:
                 continue
         raise self._links.restless(inbox_name(channel))
 
-    async def group_send(self, group: str, body: bytes, cell: TrailCell) -> None:
+    async def group_send(
+        self, group: str, body: bytes, cell: TrailCell, terms: Terms = USUAL
+    ) -> None:
         """Publish to a group's subscribers and send to the members that none of them serves.
 
         ShardUnavailable: nobody gets it. DeliveryUnknown. What a single member of the second kind
@@ -81,7 +84,7 @@ class Writer:
         for _ in range(MAX_REDIRECTIONS):
             if cell.trail.uncertain:
                 await self.make_certain(cell, cell.trail.uncertain_lanes())
-            write = self.publication(group, body, cell.trail)
+            write = self.publication(group, body, cell.trail, terms)
             try:
                 await self._carry_out(write, cell)
                 break
@@ -90,33 +93,40 @@ class Writer:
         else:
             raise self._links.restless(group)
         if write.members:
-            await self.send_to_members(write.members, body, cell)
+            await self.send_to_members(write, cell)
 
-    async def send_to_members(self, members: Sequence[str], body: bytes, cell: TrailCell) -> None:
+    async def send_to_members(self, write: Publish, cell: TrailCell) -> None:
         """Send a group's message to the members that no subscriber serves."""
-        await self._links.together([self._send_to_member(name, body, cell) for name in members])
+        await self._links.together(
+            [self._send_to_member(name, write, cell) for name in write.members]
+        )
 
-    def message(self, channel: str, body: bytes, trail: Trail) -> Append | Push:
+    def message(
+        self, channel: str, body: bytes, trail: Trail, terms: Terms = USUAL
+    ) -> Append | Push:
         """The write that a send is, after what its task has written before."""
         cipher = self._cipher
         sealed = cipher.seal(body, channel_context(self._prefix, channel)) if cipher else body
         if is_process_specific(channel):
-            return self._appending(channel, sealed, body, MESSAGE, trail)
+            return self._appending(channel, sealed, body, MESSAGE, trail, terms)
         routes = self._links.routes
         shard = routes.shard_of(channel)
-        envelope = encode(MESSAGE, self._expiry_ms, None, None, sealed)
+        expiry_ms = terms.expiry_ms or self._expiry_ms
+        envelope = encode(MESSAGE, expiry_ms, None, None, sealed)
         capacity = self._capacity_of(channel)
-        return Push(channel, shard, routes.epoch, capacity, self._expiry_ms, envelope, body)
+        return Push(channel, shard, routes.epoch, capacity, expiry_ms, envelope, body, terms)
 
-    def publication(self, group: str, body: bytes, trail: Trail) -> Publish:
+    def publication(self, group: str, body: bytes, trail: Trail, terms: Terms = USUAL) -> Publish:
         """The write that a group_send is, after what its task has written before."""
         cipher = self._cipher
         sealed = cipher.seal(body, group_context(self._prefix, group)) if cipher else body
         routes = self._links.routes
         lane = self._group_lanes[routes.shard_of(group)]
         marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
-        envelope = encode(MESSAGE, self._expiry_ms, None, marks, sealed)
-        return Publish(group, lane, routes.epoch, envelope, body)
+        since = trail.epoch_of(marks) if marks else 0
+        expiry_ms = terms.expiry_ms or self._expiry_ms
+        envelope = encode(MESSAGE, expiry_ms, None, marks, sealed, terms.exclude, since)
+        return Publish(group, lane, routes.epoch, envelope, body, terms)
 
     async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
         """Add a member that this process does not serve. ShardUnavailable, DeliveryUnknown."""
@@ -156,14 +166,27 @@ class Writer:
     # -- internals
 
     def _appending(
-        self, channel: str, sealed: bytes, body: bytes, kind: int, trail: Trail
+        self,
+        channel: str,
+        sealed: bytes,
+        body: bytes,
+        kind: int,
+        trail: Trail,
+        terms: Terms = USUAL,
     ) -> Append:
         routes = self._links.routes
-        lane = self._inbox_lanes[routes.shard_of(inbox_name(channel))]
+        inbox = inbox_name(channel)
+        lane = self._inbox_lanes[routes.shard_of(inbox)]
         marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
-        envelope = encode(kind, self._expiry_ms, channel, marks, sealed)
+        since = trail.epoch_of(marks) if marks else 0
+        expiry_ms = terms.expiry_ms or self._expiry_ms
+        envelope = encode(kind, expiry_ms, channel, marks, sealed, epoch=since)
         capacity = self._capacity_of(channel)
-        return Append(channel, lane, routes.epoch, capacity, self._expiry_ms, envelope, body)
+        # By the inbox's expiry, which is that of all its entries, the shard makes room.
+        expiry_ms = self._expiry_ms
+        return Append(
+            channel, inbox, lane, routes.epoch, capacity, expiry_ms, envelope, body, terms
+        )
 
     async def _at_all_homes(
         self, group: str, script: Script, build: Callable[..., tuple[Sequence[bytes], Command]]
@@ -199,7 +222,7 @@ class Writer:
         link = self._links.to(write.shard)
         lane = write.lane
         try:
-            reply = await link.run(write.script, write.epoch, write.build)
+            reply = await link.run(write.script, write.epoch, write.build, write)
         except DeliveryUnknown:
             if lane is not None:
                 self._doubt(cell, link, lane, write)
@@ -244,9 +267,9 @@ class Writer:
         life, now = link.keys.incarnation, monotonic()
         cell.trail = cell.trail.in_doubt(lane, life, write.fingerprint(), now, write.epoch)
 
-    async def _send_to_member(self, channel: str, body: bytes, cell: TrailCell) -> None:
+    async def _send_to_member(self, channel: str, write: Publish, cell: TrailCell) -> None:
         try:
-            await self.send(channel, body, cell)
+            await self.send(channel, write.body, cell, Terms(write.terms.expiry_ms))
         except ChannelFull:
             self._counters.lose(Loss.FULL)
         except ClusterError as error:

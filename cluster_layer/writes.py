@@ -5,7 +5,7 @@ Nothing here waits or opens anything; `writer.py` and `unconfirmed.py` carry it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from cluster_layer import scripts
@@ -15,9 +15,9 @@ from cluster_layer.counters import Counters
 from cluster_layer.envelope import fingerprint
 from cluster_layer.errors import ChannelFull
 from cluster_layer.keys import Keys
-from cluster_layer.names import inbox_name
 from cluster_layer.order import Lane
 from cluster_layer.scripts import Script
+from cluster_layer.terms import USUAL, Terms
 
 
 class Write(Protocol):
@@ -32,6 +32,10 @@ class Write(Protocol):
     @property
     def body(self) -> bytes:
         """The message, not sealed: for whoever has to write it again elsewhere."""
+
+    @property
+    def terms(self) -> Terms:
+        """What its caller wanted of this message alone."""
 
     @property
     def shard(self) -> str: ...
@@ -57,44 +61,57 @@ class Write(Protocol):
 class Append:
     """A message, or a control, for a process-specific channel."""
 
-    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard")
+    __slots__ = (
+        "_expiry_ms", "body", "capacity", "envelope", "epoch", "inbox", "lane", "name", "shard",
+        "terms",
+    )  # fmt: skip
     script: ClassVar[Script] = scripts.INBOX_APPEND
 
     def __init__(
         self,
         channel: str,
+        inbox: str,
         lane: Lane,
         epoch: int,
         capacity: int,
         expiry_ms: int,
         envelope: bytes,
         body: bytes,
+        terms: Terms = USUAL,
     ) -> None:
         self.name = channel
+        self.inbox = inbox
         self.body = body
+        self.terms = terms
         self.lane = lane
         self.shard = lane.shard
         self.epoch = epoch
-        self._capacity = capacity
+        self.capacity = capacity
         self._expiry_ms = expiry_ms
-        self._envelope = envelope
+        self.envelope = envelope
 
     def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
-        named = (keys.inbox(inbox_name(self.name)), keys.entries)
-        return named, (self._capacity, self._expiry_ms, self._envelope)
+        return self.build_with(keys, (self.envelope,))
+
+    def build_with(self, keys: Keys, envelopes: Iterable[bytes]) -> tuple[Sequence[bytes], Command]:
+        """The same for several messages to this inbox."""
+        named = (keys.inbox(self.inbox), keys.entries)
+        return named, (self.capacity, self._expiry_ms, *envelopes)
 
     def fingerprint(self) -> int:
-        return fingerprint("", self._envelope)
+        return fingerprint("", self.envelope)
 
     def accepted(self, reply: Any, counters: Counters) -> int | None:
-        _check_room(self.name, self.shard, self._capacity, reply, counters)
+        _check_room(self.name, self.shard, self.capacity, reply, counters)
         return int(reply[1])
 
 
 class Push:
     """A message for a normal channel."""
 
-    __slots__ = ("_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard")
+    __slots__ = (
+        "_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard", "terms",
+    )  # fmt: skip
     script: ClassVar[Script] = scripts.QUEUE_PUSH
 
     def __init__(
@@ -106,9 +123,11 @@ class Push:
         expiry_ms: int,
         envelope: bytes,
         body: bytes,
+        terms: Terms = USUAL,
     ) -> None:
         self.name = channel
         self.body = body
+        self.terms = terms
         self.lane = None
         self.shard = shard
         self.epoch = epoch
@@ -130,12 +149,21 @@ class Push:
 class Publish:
     """A message for a group."""
 
-    __slots__ = ("_envelope", "body", "epoch", "lane", "members", "name", "shard")
+    __slots__ = ("_envelope", "body", "epoch", "lane", "members", "name", "shard", "terms")
     script: ClassVar[Script] = scripts.GROUP_SEND
 
-    def __init__(self, group: str, lane: Lane, epoch: int, envelope: bytes, body: bytes) -> None:
+    def __init__(
+        self,
+        group: str,
+        lane: Lane,
+        epoch: int,
+        envelope: bytes,
+        body: bytes,
+        terms: Terms = USUAL,
+    ) -> None:
         self.name = group
         self.body = body
+        self.terms = terms
         self.lane = lane
         self.shard = lane.shard
         self.epoch = epoch
@@ -151,7 +179,9 @@ class Publish:
     def accepted(self, reply: Any, counters: Counters) -> int | None:
         counters.shards[self.shard].published += 1
         if len(reply) > 1:
-            self.members = [name.decode() for name in reply[1:]]
+            members = [name.decode() for name in reply[1:]]
+            exclude = self.terms.exclude
+            self.members = [name for name in members if name not in exclude]
         return int(reply[0])
 
 

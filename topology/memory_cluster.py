@@ -224,8 +224,11 @@ class MemoryCluster:
         self.act()
         return failed
 
-    async def processes(self) -> Mapping[str, ProcessReport]:
+    async def processes(self, *, complete: bool = False) -> Mapping[str, ProcessReport]:
         self.act()
+        newest = max(self.shards.values(), key=lambda shard: shard.epoch, default=None)
+        if complete and newest is not None and newest.topology is not None:
+            list(self._up(newest.topology))
         return {process.id: process.report(self.shards) for process in self.running.values()}
 
     async def clean_members(self, topology: Topology, shard: str, slots: Collection[int]) -> int:

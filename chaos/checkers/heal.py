@@ -1,4 +1,7 @@
-"""P6: what a fault broke works again soon after its end, and receive() outlives every outage."""
+"""P6: what a fault broke works again soon after its end, and receive() outlives every outage.
+
+The names of a shard that is lost are served by others before that: see `rehomed`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from chaos.checkers.base import HEAL_S, Finding, finding, host_of, messages
+from chaos.checkers.loss import UPGRADE
+from chaos.checkers.rehomed import rehomed
 from chaos.history import WRITES, History, Operation, Outcome, Verb, Window
 
 
@@ -31,6 +36,11 @@ def check(history: History) -> Finding:
             else:
                 key = f"heal s: {window.fault}"
                 figures[key] = max(figures.get(key, 0.0), round(healed_s, 3))
+        if window.rehomed_within_s:
+            found = rehomed(history, window)
+            examined += found.examined
+            violations += found.violations
+            figures[f"new homes s: {window.fault}"] = round(found.longest_s, 3)
     return finding("P6", examined, violations, figures)
 
 
@@ -89,7 +99,8 @@ class _HealingTimes:
             and (not other.shards or shard in other.shards)
             and other.began_s < window.ended_s + HEAL_S
             and other.ended_s > window.ended_s
-            for other in self._history.faults
+            for other in self._history.windows
+            if not other.invariant or other.fault == UPGRADE  # who was to read may have gone
         )
 
 

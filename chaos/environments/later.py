@@ -11,6 +11,7 @@ import msgpack
 from cluster_layer import envelope, writer
 from cluster_layer.envelope import Marks
 from cluster_layer.names import is_process_specific
+from cluster_layer.terms import USUAL, Terms
 from cluster_layer.writer import TrailCell, Writer
 
 FIELDS = ("a field that nobody knows", {"depth": [1, 2.5, None]})
@@ -22,19 +23,27 @@ def become_later() -> None:
     send, sent = Writer.send, 0
 
     def encode(
-        kind: int, ttl_ms: int, channel: str | None, marks: Marks | None, body: bytes
+        kind: int,
+        ttl_ms: int,
+        channel: str | None,
+        marks: Marks | None,
+        body: bytes,
+        exclude: frozenset[str] = frozenset(),
+        epoch: int = 0,
     ) -> bytes:
-        fields = msgpack.unpackb(envelope.encode(kind, ttl_ms, channel, marks, body))
-        data: bytes = msgpack.packb([*fields, *FIELDS])
+        known = msgpack.unpackb(envelope.encode(kind, ttl_ms, channel, marks, body))
+        data: bytes = msgpack.packb([*known, sorted(exclude) or None, epoch, *FIELDS])
         return data
 
-    async def send_with_controls(self: Writer, channel: str, body: bytes, cell: TrailCell) -> None:
+    async def send_with_controls(
+        self: Writer, channel: str, body: bytes, cell: TrailCell, terms: Terms = USUAL
+    ) -> None:
         nonlocal sent
         sent += 1
         if is_process_specific(channel) and sent % CONTROL_EVERY == 0:
             control = {"op": "a control that nobody knows", "group": "x"}
             await self._tell(channel, control)
-        await send(self, channel, body, cell)
+        await send(self, channel, body, cell, terms)
 
     writer.encode = encode  # type: ignore[attr-defined]
     Writer.send = send_with_controls  # type: ignore[method-assign]

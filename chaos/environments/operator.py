@@ -19,7 +19,9 @@ from topology.model import Topology
 from topology.monitor import LEADER_LOCK
 from topology.stores import open_store
 
-COMMAND: Final = (sys.executable, "-m", "cluster_layer.cli.main")
+COMMAND: Final = (sys.executable, "-m", "cluster_layer.cli")
+
+QUIET_S: Final = "2"  # a shard that was lost must be well for so long before it comes back
 
 _WITHIN_S = 60.0  # of a verb
 _LOOK_S = 0.05
@@ -36,6 +38,19 @@ class Operator:
         self._directory = directory
         self._numbers = itertools.count()
 
+    def begin_change(self, *words: str) -> ChildProcess:
+        """`cluster-layer shard ...`, which runs on its own."""
+        return self.begin("shard", *words, "--yes")
+
+    async def change(self, *words: str) -> None:
+        """`cluster-layer shard ...` from beginning to end. CommandFailed."""
+        await self.ended(await asyncio.to_thread(self.begin_change, *words), " ".join(words))
+
+    async def take_over(self, verb: str) -> None:
+        """`resume` or `abort` what somebody has begun who is gone. CommandFailed."""
+        confirmed = ("--yes",) if verb == "abort" else ()
+        await self.ended(await asyncio.to_thread(self.begin, verb, "--steal", *confirmed), verb)
+
     def begin(self, *words: str) -> ChildProcess:
         """A command that runs on its own."""
         options = self._directory / "store-options.json"
@@ -46,10 +61,6 @@ class Operator:
             output=self._directory / f"operator-{next(self._numbers)}.log",
             env={**os.environ, **store},
         )
-
-    async def run(self, *words: str) -> None:
-        """A command from beginning to end; CommandFailed with its last words."""
-        await self.ended(await asyncio.to_thread(self.begin, *words), " ".join(words))
 
     async def ended(self, command: ChildProcess, what: str) -> None:
         """Wait for a command to have done `what`; CommandFailed."""
@@ -77,7 +88,9 @@ class Operator:
         """Returns when one of them leads. EnvironmentFailed."""
         self.monitors = [one for one in self.monitors if one.running]
         for _ in range(count - len(self.monitors)):
-            self.monitors.append(await asyncio.to_thread(self.begin, "monitor", "--quiet", "2"))
+            self.monitors.append(
+                await asyncio.to_thread(self.begin, "monitor", "--quiet-time", QUIET_S)
+            )
         try:
             async with asyncio.timeout(_WITHIN_S):
                 while await self.leader() is None:

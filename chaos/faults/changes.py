@@ -38,6 +38,7 @@ class PlannedChange(Fault):
     async def inject(self) -> None:
         await self.operator.busy.acquire()
         try:
+            await self._tidy()
             before = await self.operator.topology()
             await self.forth()
             self.effect += moved(before, await self.operator.topology())
@@ -52,6 +53,14 @@ class PlannedChange(Fault):
             self.effect += moved(before, await self.operator.topology())
         finally:
             self.operator.busy.release()
+
+    async def _tidy(self) -> None:
+        """In a mixture an earlier change may not have come to its end, or not back."""
+        if (await self.operator.topology()).change is not None:
+            await self.operator.take_over("resume")
+        spare = self.cluster.spare_shard.id
+        if any(shard.id == spare for shard in (await self.operator.topology()).shards):
+            await self.operator.change("remove", spare)
 
     async def forth(self) -> None:
         """The change. CommandFailed."""
@@ -74,10 +83,10 @@ class ShardAdded(PlannedChange):
     name = "shard-add"
 
     async def forth(self) -> None:
-        await self.operator.run("shard", "add", self.new_shard)
+        await self.operator.change("add", self.new_shard)
 
     async def back(self) -> None:
-        await self.operator.run("shard", "remove", self.cluster.spare_shard.id)
+        await self.operator.change("remove", self.cluster.spare_shard.id)
 
 
 class ShardRemoved(PlannedChange):
@@ -86,10 +95,10 @@ class ShardRemoved(PlannedChange):
     name = "shard-remove"
 
     async def forth(self) -> None:
-        await self.operator.run("shard", "remove", self.shard.id)
+        await self.operator.change("remove", self.shard.id)
 
     async def back(self) -> None:
-        await self.operator.run("shard", "add", f"{self.shard.id}={self.shard.url}")
+        await self.operator.change("add", f"{self.shard.id}={self.shard.url}")
 
 
 class ShardDrained(PlannedChange):
@@ -98,10 +107,10 @@ class ShardDrained(PlannedChange):
     name = "shard-drain"
 
     async def forth(self) -> None:
-        await self.operator.run("shard", "drain", self.shard.id)
+        await self.operator.change("drain", self.shard.id)
 
     async def back(self) -> None:
-        await self.operator.run("shard", "mark", self.shard.id, "up")
+        await self.operator.change("mark", "up", self.shard.id)
 
 
 class ShardWeighed(PlannedChange):
@@ -110,7 +119,7 @@ class ShardWeighed(PlannedChange):
     name = "shard-weight"
 
     async def forth(self) -> None:
-        await self.operator.run("shard", "weight", self.shard.id, HEAVY)
+        await self.operator.change("weight", self.shard.id, HEAVY)
 
     async def back(self) -> None:
-        await self.operator.run("shard", "weight", self.shard.id, ORDINARY)
+        await self.operator.change("weight", self.shard.id, ORDINARY)

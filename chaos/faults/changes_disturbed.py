@@ -21,19 +21,19 @@ class OperatorKilled(PlannedChange):
     name = "operator-kill"
 
     async def forth(self) -> None:
-        command = await asyncio.to_thread(self.operator.begin, "shard", "add", self.new_shard)
+        command = await asyncio.to_thread(self.operator.begin_change, "add", self.new_shard)
         under_way = await self.operator.until_changing(command)
         await asyncio.sleep(self.chance.uniform(*KILLED_AFTER_S))
         await asyncio.to_thread(command.kill)
         if not under_way or (await self.operator.topology()).change is None:
             return  # it was too fast for us
         self.effect += 1
-        await self.operator.run(self.chance.choice(("resume", "abort")))
+        await self.operator.take_over(self.chance.choice(("resume", "abort")))
 
     async def back(self) -> None:
         spare = self.cluster.spare_shard.id
         if any(shard.id == spare for shard in (await self.operator.topology()).shards):
-            await self.operator.run("shard", "remove", spare)
+            await self.operator.change("remove", spare)
 
 
 class ChangeUnseen(PlannedChange):
@@ -45,11 +45,11 @@ class ChangeUnseen(PlannedChange):
     async def forth(self) -> None:
         for link in self.cluster.zookeeper.links_of(self.process.index):
             await asyncio.to_thread(link.blackhole, "both", swallow=True)
-        await self.operator.run("shard", "add", self.new_shard)
+        await self.operator.change("add", self.new_shard)
 
     async def back(self) -> None:
         try:
-            await self.operator.run("shard", "remove", self.cluster.spare_shard.id)
+            await self.operator.change("remove", self.cluster.spare_shard.id)
         finally:
             for link in self.cluster.zookeeper.links_of(self.process.index):
                 await asyncio.to_thread(link.heal)
@@ -63,7 +63,7 @@ class _Overwritten(PlannedChange):
     async def forth(self) -> None:
         zookeeper = self.cluster.zookeeper
         before = await asyncio.to_thread(zookeeper.newest)
-        command = await asyncio.to_thread(self.operator.begin, "shard", "add", self.new_shard)
+        command = await asyncio.to_thread(self.operator.begin_change, "add", self.new_shard)
         if await self.operator.until_changing(command):
             await asyncio.to_thread(zookeeper.overwrite, self.wrong(before))
             await asyncio.sleep(GARBAGE_FOR_S)
@@ -72,10 +72,10 @@ class _Overwritten(PlannedChange):
         try:
             await self.operator.ended(command, "shard add")
         except CommandFailed:  # whoever drives a change may give up; anybody can go on with it
-            await self.operator.run("resume")
+            await self.operator.take_over("resume")
 
     async def back(self) -> None:
-        await self.operator.run("shard", "remove", self.cluster.spare_shard.id)
+        await self.operator.change("remove", self.cluster.spare_shard.id)
 
     def wrong(self, before: Topology) -> bytes:
         """`before` is the topology of before the change."""

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cluster_layer.cli import commands, execution, options, render, wishes
+from cluster_layer.cli.completion import complete_shards
 from cluster_layer.cli.execution import MakePlan
 from cluster_layer.cli.how import How, how_options
 from cluster_layer.cli.options import StoreOptions
@@ -80,7 +81,7 @@ def add(store: StoreOptions, weight: float | None, shards: tuple[str, ...], how:
 @shard.command("drain")
 @options.store_options
 @how_options(plans=True)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=complete_shards)
 def drain(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
     """Move all slots away from shards, and keep them; `shard mark ID up` brings them back."""
     run(execution.carry_out(store, _wishing(*map(wishes.drain, ids)), how))
@@ -89,7 +90,7 @@ def drain(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
 @shard.command("remove")
 @options.store_options
 @how_options(plans=True)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=complete_shards)
 def remove(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
     """Move all slots away from shards, and forget them."""
     run(execution.carry_out(store, _wishing(*map(wishes.remove, ids)), how))
@@ -98,7 +99,7 @@ def remove(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
 @shard.command("weight")
 @options.store_options
 @how_options(plans=True)
-@click.argument("shard_id", metavar="ID")
+@click.argument("shard_id", metavar="ID", shell_complete=complete_shards)
 @click.argument("weight", type=float)
 def weight(store: StoreOptions, shard_id: str, weight: float, how: How) -> None:
     """Give a shard another share, relative to the others'."""
@@ -113,7 +114,7 @@ def mark() -> None:
 @mark.command("up")
 @options.store_options
 @how_options(plans=True)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=complete_shards)
 def mark_up(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
     """Take shards back that are down, or that were drained."""
     run(execution.carry_out(store, _wishing(*map(wishes.mark_up, ids)), how))
@@ -122,7 +123,7 @@ def mark_up(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
 @mark.command("down")
 @options.store_options
 @how_options(plans=True, drives=False)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=complete_shards)
 def mark_down(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
     """Give the slots of lost shards to the others, at once; what is on them is lost."""
     run(execution.mark_down(store, ids, how))
@@ -131,10 +132,10 @@ def mark_down(store: StoreOptions, ids: tuple[str, ...], how: How) -> None:
 @click.command("plan")
 @options.store_options
 @click.option("--add", "added", multiple=True, metavar="SHARD", help="URL or ID=URL.")
-@click.option("--drain", "drained", multiple=True, metavar="ID")
-@click.option("--remove", "removed", multiple=True, metavar="ID")
+@click.option("--drain", "drained", multiple=True, metavar="ID", shell_complete=complete_shards)
+@click.option("--remove", "removed", multiple=True, metavar="ID", shell_complete=complete_shards)
 @click.option("--weight", "weights", multiple=True, metavar="ID=NUMBER", help="Of any shard.")
-@click.option("--mark-up", "marked_up", multiple=True, metavar="ID")
+@click.option("--mark-up", "marked_up", multiple=True, metavar="ID", shell_complete=complete_shards)
 @click.option("--balance", is_flag=True, help="Bring every shard to its share.")
 @click.option(
     "--out",

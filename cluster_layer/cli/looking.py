@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from cluster_layer.cli import commands, exits, options, render
 from cluster_layer.cli.findings_view import findings_json, findings_table
 from cluster_layer.cli.gathering import Gatherer, gathering
 from cluster_layer.cli.options import StoreOptions
-from cluster_layer.cli.status_view import status_json, status_tables
+from cluster_layer.cli.status_view import SHOWN, status_json, status_tables
 from cluster_layer.diagnosis import Finding, Severity, worst
+from cluster_layer.overview import Overview
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,8 +114,10 @@ def status(
                 await _watch(gatherer, watch_s, everybody=everybody, as_json=as_json)
                 return
             overview = await gatherer.overview()
-            shown = status_tables(overview, everybody=everybody)
-            options.show(json.dumps(status_json(overview), indent=2) if as_json else shown)
+            if as_json:
+                options.show(json.dumps(status_json(overview), indent=2))
+            else:
+                options.show(_tables(overview, everybody))
 
     with contextlib.nullcontext() if watch_s is None else contextlib.suppress(KeyboardInterrupt):
         asyncio.run(look())
@@ -130,10 +133,25 @@ async def _watch(gatherer: Gatherer, every_s: float, *, everybody: bool, as_json
             if as_json:
                 options.show(json.dumps(status_json(overview)))
             elif live is None:
-                options.show(status_tables(overview, everybody=everybody))
+                options.show(_tables(overview, everybody))
             else:
-                live.update(status_tables(overview, everybody=everybody), refresh=True)
+                live.update(_fitting(console, overview, everybody), refresh=True)
             await asyncio.sleep(every_s)
+
+
+def _tables(overview: Overview, everybody: bool) -> RenderableType:
+    processes = None if everybody else SHOWN
+    return status_tables(overview, width=options.width(), processes=processes)
+
+
+def _fitting(console: Console, overview: Overview, everybody: bool) -> RenderableType:
+    """With fewer processes, where a screen has no room for more."""
+    shown = _tables(overview, everybody)
+    for processes in (SHOWN // 2, SHOWN // 4, 1):
+        if len(console.render_lines(shown)) <= console.height:
+            break
+        shown = status_tables(overview, width=console.width, processes=processes)
+    return shown
 
 
 @click.command("check")

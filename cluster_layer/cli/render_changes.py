@@ -120,6 +120,11 @@ def _counts(plan: Plan, topology: Topology) -> tuple[Counter[str], Counter[str]]
 
 def progress_line(progress: Progress) -> str:
     """One look in one line."""
+    return "; ".join([progress_state(progress), *reasons_to_wait(progress)])
+
+
+def progress_state(progress: Progress) -> str:
+    """How far it is, without what it waits for."""
     change = progress.change
     if change is None:
         parts = [f"epoch {progress.epoch}: no change is under way"]
@@ -130,7 +135,7 @@ def progress_line(progress: Progress) -> str:
             parts.append(f"paused ({change.paused})")
     if progress.waits:
         waited = f", {progress.waited_s:.0f} s so far" if progress.waited_s else ""
-        parts += [f"{progress.doing.value}{waited}", *reasons_to_wait(progress)]
+        parts.append(f"{progress.doing.value}{waited}")
     return "; ".join(parts)
 
 
@@ -178,9 +183,7 @@ def change_json(change: Change) -> dict[str, Any]:
 def verification_lines(verification: Verification) -> list[str]:
     looked = f"{verification.shards} shards and {verification.processes} processes"
     lines = [f"epoch {verification.epoch}: {looked} looked at"]
-    lines += [f"not as it should be: {finding}" for finding in verification.findings]
-    if verification.cleaned:
-        lines.append(f"deleted: memberships of {verification.cleaned:,} groups on former homes")
+    lines += [f"not as it should be: {flaw}" for flaw in verification.flaws]
     if verification.forgotten:
         lines.append(
             f"memberships of {verification.forgotten:,} groups on former homes, which nobody reads "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -18,17 +18,27 @@ from topology.ports import ProcessReport, ShardStatus, StoreServer
 from topology.progress import Hold, reason_of
 
 #: Processes in a table; those that need a look come first.
-SHOWN = 20
+SHOWN: Final = 20
+#: Columns of a terminal that has room for everything in one table.
+WIDE: Final = 128
+#: Of a narrow one, how many columns are in the first table.
+_FIRST: Final = 7
+_LEFT: Final = frozenset(
+    {"shard", "URL", "state", "role", "incarnation", "process", "host", "receives", "prefix"}
+    | {"version", "held by"}
+)
 _BAD, _GOOD, _ODD = "red", "green", "yellow"
 
 
-def status_tables(overview: Overview, *, everybody: bool = False) -> RenderableType:
-    """For a terminal; `everybody`: all processes, however many."""
+def status_tables(
+    overview: Overview, *, width: int = WIDE, processes: int | None = SHOWN
+) -> RenderableType:
+    """For a terminal of this many columns, with so many processes; None: all."""
     parts: list[RenderableType] = [_headline(overview)]
     if overview.store.trouble is not None:
         parts.append(Text(f"store: {overview.store.trouble}", style=_BAD))
-    parts += [*_change_lines(overview), _shards_table(overview)]
-    parts += _process_parts(overview, None if everybody else SHOWN)
+    parts += [*_change_lines(overview), *_shard_parts(overview, width)]
+    parts += _process_parts(overview, width, processes)
     parts += [_monitors_line(overview), _servers_table(overview.store.servers)]
     return Group(*parts)
 
@@ -95,31 +105,52 @@ def _change_lines(overview: Overview) -> Iterable[Text]:
         yield Text(f"  waits for {hold}", style=_ODD)
 
 
-def _shards_table(overview: Overview) -> Table:
-    topology = overview.topology
-    with_url = any(not _names_place(shard) for shard in topology.shards)
-    table = Table(box=box.SIMPLE, title="shards", title_justify="left")
-    table.add_column("shard", no_wrap=True)
-    if with_url:
-        table.add_column("URL", overflow="fold")
-    table.add_column("state")
-    for heading in ("weight", "slots", "share", "memory", "ops/s", "clients", "latency", "epoch"):
-        table.add_column(heading, justify="right")
-    table.add_column("role")
-    table.add_column("incarnation")
-    for shard in topology.shards:
-        status = overview.statuses.get(shard.id) or ShardStatus(shard.id, "not asked")
-        slots = len(topology.slots_of(shard.id))
-        table.add_row(
-            Text(shard.id),
-            *([Text(redacted_url(shard.url))] if with_url else []),
-            _state(shard, status),
-            f"{shard.weight:g}",
-            f"{slots:,}",
-            f"{slots / SLOTS:.1%}",
-            *_told(status, topology.epoch),
-        )
-    return table
+def _shard_parts(overview: Overview, width: int) -> Iterable[RenderableType]:
+    """One table, or two where there is no room; below them why some shards were not reached."""
+    shards = overview.topology.shards
+    rows = [_shard_cells(overview, shard) for shard in shards]
+    headings = list(rows[0])
+    if all(map(_names_place, shards)):
+        headings.remove("URL")
+    tables = [headings] if width >= WIDE else [headings[:_FIRST], [headings[0], *headings[_FIRST:]]]
+    for index, chosen in enumerate(tables):
+        table = Table(box=box.SIMPLE, title=None if index else "shards", title_justify="left")
+        for heading in chosen:
+            left = heading in _LEFT
+            table.add_column(heading, justify="left" if left else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[heading] for heading in chosen))
+        yield table
+    for shard in shards:
+        status = overview.statuses.get(shard.id)
+        if status is not None and status.reason is not None:
+            yield Text(f"  {shard.id}: {status.reason}", style=_BAD)
+
+
+def _shard_cells(overview: Overview, shard: Shard) -> dict[str, Text]:
+    """Heading -> cell; what a shard that was not reached does not tell is empty."""
+    status = overview.statuses.get(shard.id) or ShardStatus(shard.id, "not asked")
+    slots = len(overview.topology.slots_of(shard.id))
+    limit = f" of {_size(status.max_memory_bytes)}" if status.max_memory_bytes else ""
+    role = {"master": "primary", "slave": "replica"}.get(status.role or "", status.role or "")
+    replicas = f", {status.replicas} replicas" if status.replicas else ""
+    behind = status.epoch != overview.topology.epoch
+    memory = f"{_size(status.memory_bytes)}{limit}" if status.reachable else ""
+    return {
+        "shard": Text(shard.id),
+        "URL": Text(redacted_url(shard.url)),
+        "state": _state(shard, status),
+        "weight": Text(f"{shard.weight:g}"),
+        "slots": Text(f"{slots:,}"),
+        "share": Text(f"{slots / SLOTS:.1%}"),
+        "epoch": Text(str(status.epoch or "-"), style=_ODD if behind else ""),
+        "memory": Text(memory),
+        "ops/s": Text(_number(status.commands_per_s)),
+        "clients": Text(_number(status.connections)),
+        "latency": Text(_milliseconds(status.latency_s)),
+        "role": Text(f"{role}{replicas}"),
+        "incarnation": Text(status.incarnation or ""),
+    }
 
 
 def _names_place(shard: Shard) -> bool:
@@ -134,52 +165,40 @@ def _state(shard: Shard, status: ShardStatus) -> Text:
     return Text(shard.state.value, style=_GOOD if usual else _ODD)
 
 
-def _told(status: ShardStatus, epoch: int) -> list[Text | str]:
-    """Memory and all that follows it; the reason instead, if the shard was not reached."""
-    if not status.reachable:
-        return [*[""] * 6, Text(status.reason or "", style=_BAD, overflow="fold")]
-    limit = f" of {_size(status.max_memory_bytes)}" if status.max_memory_bytes else ""
-    role = {"master": "primary", "slave": "replica"}.get(status.role or "", status.role or "?")
-    replicas = f", {status.replicas} replicas" if status.replicas else ""
-    return [
-        f"{_size(status.memory_bytes)}{limit}",
-        _number(status.commands_per_s),
-        _number(status.connections),
-        _milliseconds(status.latency_s),
-        Text(str(status.epoch or "-"), style="" if status.epoch == epoch else _ODD),
-        f"{role}{replicas}",
-        status.incarnation or "?",
-    ]
-
-
-def _process_parts(overview: Overview, limit: int | None) -> Iterable[RenderableType]:
+def _process_parts(overview: Overview, width: int, limit: int | None) -> Iterable[RenderableType]:
     found = overview.applications()
     if not found:
         yield Text("processes: none\n")
         return
     notes = {one.id: _process_note(overview, one) for one in found}
     found.sort(key=lambda one: not notes[one.id])  # those with a note first
+    headings = ["process", "host", "pid", "epoch", "lag", "state"]
+    if width >= WIDE:
+        headings += ["receives", "prefix", "version"]
     table = Table(box=box.SIMPLE, title="processes", title_justify="left")
-    for heading in ("process", "host", "pid", "prefix", "version"):
-        table.add_column(heading, justify="right" if heading == "pid" else "left", no_wrap=True)
-    table.add_column("epoch", justify="right")
-    table.add_column("lag", justify="right")
-    table.add_column("receives")
-    table.add_column("state")
-    table.add_column("held by", overflow="fold")
+    for heading in (*headings, "held by"):
+        table.add_column(heading, justify="left" if heading in _LEFT else "right", overflow="fold")
     for one in found[:limit]:
-        condition = condition_of(one)
-        table.add_row(
-            *map(Text, (one.id, one.host, str(one.pid), one.prefix, one.version)),
-            str(one.epoch),
-            str(_lag(overview, one)),
-            "yes" if one.receives else "no",
-            Text(condition.value, style=_GOOD if condition is Condition.WELL else _BAD),
-            Text(notes[one.id], style=_ODD),
-        )
+        cells = _process_cells(overview, one)
+        table.add_row(*(cells[name] for name in headings), Text(notes[one.id], style=_ODD))
     yield table
     if limit is not None and len(found) > limit:
         yield Text(f"  and {len(found) - limit:,} more: --all shows them\n")
+
+
+def _process_cells(overview: Overview, report: ProcessReport) -> dict[str, Text]:
+    condition = condition_of(report)
+    return {
+        "process": Text(report.id),
+        "host": Text(report.host),
+        "pid": Text(str(report.pid)),
+        "epoch": Text(str(report.epoch)),
+        "lag": Text(str(_lag(overview, report))),
+        "state": Text(condition.value, style=_GOOD if condition is Condition.WELL else _BAD),
+        "receives": Text("yes" if report.receives else "no"),
+        "prefix": Text(report.prefix),
+        "version": Text(report.version),
+    }
 
 
 def _process_note(overview: Overview, report: ProcessReport) -> str:
@@ -305,7 +324,7 @@ def _size(count: int | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:,.0f}"
+    return "" if value is None else f"{value:,.0f}"
 
 
 def _milliseconds(seconds: float | None) -> str:

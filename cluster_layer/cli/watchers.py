@@ -83,7 +83,8 @@ class Terminal:
 
     def show(self, progress: Progress) -> None:
         bar = ProgressBar(max(1, progress.slots), progress.slots_done, width=_BAR_WIDTH)
-        parts: list[Any] = [bar, Text(render_changes.progress_line(progress))]
+        parts: list[Any] = [bar, Text(render_changes.progress_state(progress))]
+        parts += [Text(f"  {why}") for why in render_changes.reasons_to_wait(progress)]
         if progress.outcome is None:
             parts.append(Text((_HELP_HELD if progress.holds else "") + _HELP, style="dim"))
         self._live.update(Group(*parts), refresh=True)

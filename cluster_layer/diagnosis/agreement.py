@@ -169,14 +169,14 @@ def _balance(facts: Facts) -> Iterator[Finding]:
         ]
     if uneven:
         what = listed(uneven, "; ")
-        remedy = "a planned change evens it out: shard weight, drain, add or remove"
+        remedy = "plan --balance, and apply"
         yield Finding(Severity.NOTE, rule, "topology", what, remedy)
     else:
         yield Finding(Severity.OK, rule, "topology", "slots are shared out by weight")
     draining = [s.id for s in topology.shards if s.state is ShardState.DRAINING]
     if draining:
         what = f"drained, and still there: {listed(draining)}"
-        remedy = "shard remove, or shard mark ... up to use it again"
+        remedy = "shard remove, or shard mark up to use it again"
         yield Finding(Severity.NOTE, rule, "topology", what, remedy)
 
 

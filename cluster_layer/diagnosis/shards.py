@@ -25,43 +25,53 @@ from topology.ports import ShardStatus
 #: Clocks that differ by more are told of; nothing depends on them.
 CLOCK_S: Final = 1.0
 OLDEST_REDIS: Final = (6, 2)
+_OF_A_LOGIN: Final = ("WRONGPASS", "NOAUTH", "invalid username")
 
 
 def _shards_reachable(facts: Facts) -> Iterator[Finding]:
-    rule = "shard.reachable"
+    rule, statuses = "shard.reachable", facts.overview.statuses
+    wrong = []
     for shard in facts.topology.shards:
-        status = facts.overview.statuses.get(shard.id)
+        status = statuses.get(shard.id, ShardStatus(shard.id, "not asked"))
         if shard.state is ShardState.DOWN:
             yield _down(shard.id, status)
-        elif status is None or not status.reachable:
-            reason = "nobody asked" if status is None else str(status.reason)
-            remedy = (
-                f"start it; if it stays away: shard mark {shard.id} down, unless a monitor does"
-            )
-            if "NOPERM" in reason:
-                remedy = "allow its user +time +info"
-            elif "WRONGPASS" in reason or "NOAUTH" in reason or "invalid username" in reason:
-                remedy = "correct the user or the password in its URL, or on the server"
-            yield Finding(Severity.PROBLEM, rule, shard.id, f"not reached: {reason}", remedy)
-        elif status.role != "master":
-            what = "it is a replica: processes do not use it"
-            remedy = "name its primary in the URL, or Sentinel, which follows it"
-            yield Finding(Severity.PROBLEM, rule, shard.id, what, remedy)
-        elif (status.latency_s or 0) > SLOW_S:
-            what = f"a round trip takes {ms(status.latency_s)}"
-            remedy = "every send waits for one: look at the network, and at SLOWLOG GET"
-            yield Finding(Severity.WARNING, rule, shard.id, what, remedy)
-    if facts.reached and len(facts.reached) == len(facts.topology.shards):
+        elif (finding := _unusable(rule, status)) is not None:
+            wrong.append(finding)
+    yield from wrong
+    if facts.reached and not wrong:
         slowest = ms(max(status.latency_s or 0 for status in facts.reached))
         what = f"{count(facts.reached, 'shard')}, a round trip takes {slowest} at most"
         yield Finding(Severity.OK, rule, "shards", what)
 
 
-def _down(shard: str, status: ShardStatus | None) -> Finding:
+def _unusable(rule: str, status: ShardStatus) -> Finding | None:
+    """Why processes cannot use a shard, or not well."""
+    shard = status.shard
+    if status.reason is not None:
+        remedy = f"start it; if it stays away, and no monitor runs: shard mark down {shard}"
+        if "NOPERM" in status.reason:
+            remedy = "allow its user +time +info"
+        elif any(word in status.reason for word in _OF_A_LOGIN):
+            remedy = "correct the user or the password in its URL, or on the server"
+        return Finding(Severity.PROBLEM, rule, shard, f"not reached: {status.reason}", remedy)
+    if status.role != "master":
+        what = "it is a replica: processes do not use it"
+        remedy = "name its primary in the URL"
+        return Finding(Severity.PROBLEM, rule, shard, what, remedy)
+    if (status.latency_s or 0) > SLOW_S:
+        what = f"a round trip takes {ms(status.latency_s)}"
+        remedy = "every send waits for one: look at the network, and at SLOWLOG GET"
+        return Finding(Severity.WARNING, rule, shard, what, remedy)
+    return None
+
+
+def _down(shard: str, status: ShardStatus) -> Finding:
     what = "it is marked as down, and owns nothing"
-    if status is not None and status.reachable:
+    if status.reachable:
         what += "; it answers"
-    remedy = f"when it is well: shard mark {shard} up, unless a monitor does; else shard remove it"
+    remedy = (
+        f"when it is well: shard mark up {shard}, unless a monitor does; else shard remove {shard}"
+    )
     return Finding(Severity.WARNING, "shard.down", shard, what, remedy)
 
 
@@ -173,7 +183,7 @@ def _replicas(facts: Facts) -> Iterator[Finding]:
             status.shard,
             f"{count} {'replica' if count == 1 else 'replicas'}: a promotion begins a new life of "
             "the shard, and what waited there is lost; so does the attaching of the first replica",
-            "use Sentinel in the URL; attach replicas before the shard is used",
+            "attach them before it is used; a Sentinel in CONFIG addresses follows a promotion",
         )
     if facts.reached and not with_replicas:
         yield Finding(Severity.OK, rule, "shards", "no replicas: a lost shard's names move")
@@ -220,7 +230,7 @@ def _connections(facts: Facts) -> Iterator[Finding]:
             yield Finding(Severity.WARNING, rule, status.shard, what, remedy)
     if known and not full:
         most = max(status.connections or 0 for status in known)
-        yield Finding(Severity.OK, rule, "shards", f"{most:,} connections at most")
+        yield Finding(Severity.OK, rule, "shards", f"at most {most:,} connections")
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:

@@ -41,6 +41,8 @@ GROUP_STORE = _load("group_store")
 GROUP_LEAVE = _load("group_leave")
 GROUP_JOIN = _load("group_join")
 GROUP_QUIT = _load("group_quit")
+GROUP_ASK = _load("group_ask")
+ANSWER = _load("answer", fenced=False)
 MEMBERS_CLEAN = _load("members_clean")
 TOPOLOGY_INSTALL = _load("topology_install", fenced=False)
 REPORT = _load("report", fenced=False)
@@ -56,6 +58,7 @@ ALL = (
     GROUP_LEAVE,
     GROUP_JOIN,
     GROUP_QUIT,
+    GROUP_ASK,
     TOPOLOGY_INSTALL,
     REPORT,
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner
 
 from cluster_layer.cli.main import main
@@ -17,7 +19,7 @@ from cluster_layer.embedded import RedisServer, start_shards
 from tests.support.command_line import CommandLine, Line
 from tests.support.layers import unique_prefix
 from tests.support.stored import stored
-from tests.support.workers import Worker
+from tests.support.workers import Worker, member
 from tests.support.zookeeper import ZooKeeperServer
 from topology.history import Holder
 from topology.model import Operator, ShardState
@@ -51,16 +53,9 @@ async def cli(store: str, named: list[str]) -> CommandLine:
     return made
 
 
-@asynccontextmanager
-async def receiving_worker(store: str) -> AsyncIterator[Worker]:
+def member_of(store: str) -> AbstractAsyncContextManager[Worker]:
     """Another process that takes part."""
-    config = {"topology": store, "prefix": unique_prefix()}
-    async with Worker(config) as worker:
-        try:
-            await worker.call("join", "group")
-            yield worker
-        finally:
-            worker.go_on()
+    return member({"topology": store, "prefix": unique_prefix()})
 
 
 def is_held(line: Line) -> bool:
@@ -109,8 +104,12 @@ async def test_each_verb_moves_what_it_says(cli: CommandLine, store: str, named:
     assert kinds == ["created", *["begun", "finished"] * 5]
 
 
-async def test_a_dry_run_changes_nothing(cli: CommandLine, store: str, named: list[str]) -> None:
-    """Each verb shows its plan and leaves the store, and the history, as they are."""
+async def test_a_dry_run_changes_nothing(
+    cli: CommandLine, store: str, named: list[str], servers: list[RedisServer]
+) -> None:
+    """Each verb shows its plan and leaves the store, the history and the shards as they are."""
+    fourth: Any = redis.Redis.from_url(servers[3].url, protocol=2)
+    fourth.flushall()
     before, history = stored(store), await cli.run("history")
     for arguments in (
         ("shard", "add", named[3]),
@@ -125,6 +124,8 @@ async def test_a_dry_run_changes_nothing(cli: CommandLine, store: str, named: li
     await cli.run("shard", "mark", "down", "a", "--dry-run", "--force", "answers")
     await cli.run("init", named[3], "--dry-run", code=1)
     assert (stored(store), await cli.run("history")) == (before, history)
+    assert fourth.dbsize() == 0
+    fourth.close()
 
 
 async def test_what_there_is_nothing_to_do_for(cli: CommandLine, store: str) -> None:
@@ -215,7 +216,7 @@ async def test_a_stopped_process_is_named_and_the_operator_decides(
     cli: CommandLine, store: str, named: list[str]
 ) -> None:
     """It holds the change up; others see it, throttle and pause; `--without` goes on."""
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--step", "512", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
@@ -245,7 +246,7 @@ async def test_ctrl_c_leaves_a_change_that_can_be_resumed(
     cli: CommandLine, store: str, named: list[str], number: signal.Signals
 ) -> None:
     """It says so and lets go of the lock at once."""
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
@@ -265,7 +266,7 @@ async def test_an_abort_while_somebody_drives(
 ) -> None:
     """Who drives undoes the round; who asked for it sees it end."""
     before = stored(store)
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
@@ -286,7 +287,7 @@ async def test_who_is_robbed_of_the_lock_stops(
     cli: CommandLine, store: str, named: list[str]
 ) -> None:
     """Another operator steals it and drives the change to its end."""
-    async with receiving_worker(store) as worker:
+    async with member_of(store) as worker:
         add = ("shard", "add", named[3], "--yes", "--json", "--patience", "600")
         async with cli.running(*add) as driving:
             await driving.until(lambda line: line["event"] == "begun")
@@ -317,6 +318,24 @@ async def test_on_zookeeper_a_killed_operator_is_followed_by_another(
     await cli.run("rollback", "--yes")
     told = await cli.run("history")
     assert [entry["kind"] for entry in told][-1] == "finished"
+
+
+async def test_shards_may_be_reached_by_another_way(
+    store: str, servers: list[RedisServer], tmp_path: Path
+) -> None:
+    """--addresses, as CONFIG addresses: the topology has the URLs that processes use."""
+    cli = CommandLine(store)
+    await cli.run("init", "a=redis://127.0.0.1:1", "b=redis://127.0.0.1:2")
+    weigh = ("shard", "weight", "a", "3", "--yes", "--step", "4096")
+    await cli.run(*weigh, code=1)
+    ways = tmp_path / "ways.json"
+    ways.write_text(json.dumps({"a": servers[0].url, "b": ["127.0.0.1", servers[1].port]}))
+    await cli.run(*weigh, "--addresses", str(ways))
+    await cli.run("verify", "--addresses", str(ways))
+    await cli.run("check", "--addresses", str(ways), "--quiet", code=6)  # there is no monitor
+    assert stored(store).shard("a").url == "redis://127.0.0.1:1"
+    ways.write_text('{"a": 5}')
+    await cli.run("verify", "--addresses", str(ways), code=2)
 
 
 async def test_a_store_that_is_away_is_an_error_with_a_limit(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cli.deployment import BINARIES, CLUSTER, Deployment, deployed
+from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_async
 from tests.support.workers import Worker
 from tests.support.zookeeper import ZooKeeperServer
@@ -192,6 +193,19 @@ def test_watch_looks_again_until_it_is_interrupted(tmp_path: Path, as_json: bool
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
+
+
+async def test_watch_redraws_a_screen(tmp_path: Path) -> None:
+    """In place, and the terminal is as before at the end."""
+    with deployed(tmp_path) as deployment:
+        arguments = ("status", "--watch", "0.1", "--timeout", "0.5")
+        async with terminal(deployment.store, *arguments) as screen:
+            await screen.shows("monitors: none")
+            deployment.servers["b"].kill()
+            await screen.shows("up, not reached")
+            screen.process.send_signal(signal.SIGINT)
+            assert await screen.ended() == 0
+    assert "Traceback" not in screen.shown
 
 
 async def test_status_with_zookeeper(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:

@@ -99,6 +99,15 @@ async def _ping_on(connection: Any) -> None:
     assert await connection.read_response() == b"PONG"
 
 
+def _ping_blocking(endpoint: Endpoint) -> Any:
+    """The same without asyncio."""
+    connection: Any = endpoint.new_blocking_connection(2.0)
+    connection.connect()
+    connection.send_command("PING")
+    assert connection.read_response() == b"PONG"
+    return connection
+
+
 async def test_retries_and_timeouts_of_redis_are_off(redis_server: RedisServer) -> None:
     """What a configuration says about them is replaced: each would break a promise."""
     host = {
@@ -117,6 +126,12 @@ async def test_retries_and_timeouts_of_redis_are_off(redis_server: RedisServer) 
     assert connection.health_check_interval == 0
     assert connection.protocol == 2
     await connection.disconnect()
+    blocking = _ping_blocking(Endpoint.from_host(host))
+    assert blocking.socket_timeout == blocking.socket_connect_timeout == 2.0
+    assert blocking.retry._retries == 0
+    assert blocking.health_check_interval == 0
+    assert blocking.protocol == 2
+    blocking.disconnect()
 
 
 def test_a_tls_connection_class_asks_for_tls() -> None:
@@ -142,6 +157,10 @@ async def test_password_database_and_unix_socket_work() -> None:
             await connection.send_command("CLIENT", "INFO")
             assert b" db=5 " in await connection.read_response()
             await connection.disconnect()
+            blocking = _ping_blocking(Endpoint.from_host(host))
+            blocking.send_command("CLIENT", "INFO")
+            assert b" db=5 " in blocking.read_response()
+            blocking.disconnect()
         wrong = _new_connection(Endpoint.from_host(("127.0.0.1", server.port)))
         # Some versions of Redis refuse the first commands of connect(), others wait for a real one.
         with pytest.raises(redis.exceptions.AuthenticationError):
@@ -194,6 +213,9 @@ async def test_tls_works_and_verifies(tmp_path: Path) -> None:
         ]
         for host in hosts:
             await (await _ping(Endpoint.from_host(host))).disconnect()
+            _ping_blocking(Endpoint.from_host(host)).disconnect()
+        with pytest.raises(redis.exceptions.ConnectionError, match="certificate"):
+            _ping_blocking(Endpoint.from_host(url))
         with pytest.raises(redis.exceptions.ConnectionError) as refused:
             await _new_connection(Endpoint.from_host(url)).connect()
         assert isinstance(refused.value.__cause__ or refused.value.__context__, ssl.SSLError)
@@ -220,11 +242,17 @@ async def test_sentinel_leads_to_the_master_of_the_moment() -> None:
         connection = await _ping(endpoint)
         assert connection.port == master.port
         await connection.disconnect()
+        blocking = _ping_blocking(endpoint)
+        assert blocking.port == master.port
+        blocking.disconnect()
         sentinel.wait_for_replica()
         sentinel.fail_over()
         await connection.connect()
         assert connection.port == replica.port
         await connection.disconnect()
+        blocking.connect()
+        assert blocking.port == replica.port
+        blocking.disconnect()
 
 
 async def test_no_sentinel_is_a_connection_error() -> None:

@@ -20,6 +20,7 @@ EXAMPLES = [
     errors.ChannelFull("orders", 100, 100),
     errors.ShardUnavailable("a:6379", "connection refused"),
     errors.DeliveryUnknown("a:6379", "no reply within 2 s"),
+    errors.AnswersMissing("lobby", 1, 4, 2.0, frozenset({"orders"})),
     errors.MalformedEnvelope("version 2"),
     errors.DecryptFailed("no key"),
     errors.LayerClosed("the layer was closed"),

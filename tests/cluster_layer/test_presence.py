@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import redis
 
+from cluster_layer.administration import open_cluster
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
+from cluster_layer.endpoints import endpoints_of
 from cluster_layer.presence import MAX_REASON, Presence
+from cluster_layer.routing import fixed_topology
 from cluster_layer.running import LinkSettings
+from tests.support.layers import open_layer
 from tests.support.parts import links_to
 from tests.support.waiting import eventually_async
 
@@ -51,6 +55,17 @@ def client(redis_server: RedisServer) -> Iterator[Any]:
     client.close()
 
 
+async def test_a_shard_knows_a_process_before_it_is_used(
+    redis_server: RedisServer, client: Any
+) -> None:
+    """Who may write and join there is waited for by changes, from the first moment on."""
+    links = links_to(redis_server.url, settings=SETTINGS, counters=Counters(), presence=presence())
+    (link,) = links.all()
+    await link.ready()
+    assert client.hexists(link.keys.cluster.reports, "p1")
+    await links.close()
+
+
 async def test_a_link_reports_while_it_lives(redis_server: RedisServer, client: Any) -> None:
     """With each heartbeat, at once when asked to, and takes it back when it closes."""
     ours = presence()
@@ -66,3 +81,17 @@ async def test_a_link_reports_while_it_lives(redis_server: RedisServer, client: 
     await eventually_async(lambda: b"a shard" in client.hget(cluster.reports, "p1"))
     await links.close()
     assert not client.exists(cluster.reports, cluster.beats)
+
+
+async def test_a_change_knows_of_a_process_from_its_first_join_on(
+    shards: list[RedisServer],
+) -> None:
+    """When a join returns, the shards know of the process, so that no change forgets it."""
+    async with open_layer(shards) as sender, open_layer(shards) as layer:
+        await sender.send("nobody", {"type": "test"})
+        channel = await layer.new_channel()
+        await layer.group_add("group", channel)
+        ours = channel.split(".")[-1].partition("!")[0]
+        async with open_cluster(fixed_topology(endpoints_of([s.url for s in shards]))) as cluster:
+            (report,) = [r for r in (await cluster.processes()).values() if r.id in ours]
+        assert (report.receives, report.alive, report.role) == (True, True, "process")

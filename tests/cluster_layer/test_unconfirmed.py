@@ -150,7 +150,7 @@ async def test_a_full_channel_is_told_to_the_hook(
             await sender.send(channel, numbered(number))
         await sender.wait_for_confirms()
         assert gaps.errors == [(channel, ChannelFull)] * 2
-        assert all(gap.error.definite for gap in gaps.all)
+        assert all(gap.error is not None and gap.error.definite for gap in gaps.all)
         assert sender.stats()["unconfirmed"] == {"full": 2, "unavailable": 0, "unknown": 0}
         assert sent(sender) == 3
 
@@ -191,7 +191,7 @@ async def test_a_lost_answer_is_told_as_unknown_and_nothing_is_sent_twice(
         unknown = len(gaps.all)
         assert gaps.errors == [(channel, DeliveryUnknown)] * unknown
         assert unknown >= 1
-        assert not any(gap.error.definite for gap in gaps.all)
+        assert not any(gap.error is None or gap.error.definite for gap in gaps.all)
         assert sender.stats()["unconfirmed"]["unknown"] == unknown
         await receiver.send(channel, numbered(-1))
         received: list[int] = []
@@ -360,7 +360,7 @@ async def test_a_hook_that_fails_disturbs_nothing(
             for number in range(3):
                 await layer.send("normal", numbered(number))
             await layer.wait_for_confirms()
-        assert caplog.text.count("CONFIG on_gap failed") == 2
+        assert caplog.text.count("CONFIG on_gap failed") == 1  # the second one is only counted
         assert layer.stats()["unconfirmed"]["full"] == 2
         assert await receive_numbers(layer, "normal", 1) == [0]
 

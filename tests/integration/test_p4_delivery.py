@@ -63,7 +63,7 @@ async def test_a_stopped_process_gets_what_came_meanwhile(shards: list[RedisServ
         for _ in range(3):  # where it is stopped is chance
             receiving = [asyncio.create_task(other.call("receive", name)) for name in sources]
             await asyncio.sleep(0.5)
-            other.pause()
+            other.stop()
             try:
                 for number, name in enumerate(sources):
                     group = name == member
@@ -72,7 +72,7 @@ async def test_a_stopped_process_gets_what_came_meanwhile(shards: list[RedisServ
                     )
                 await asyncio.sleep(1.7)
             finally:
-                other.resume()
+                other.go_on()
             got = await asyncio.gather(*receiving)
             assert got == [numbered(number) for number in range(len(sources))]
 

@@ -24,13 +24,14 @@ class Running:
     """One run of it, and what it has said so far."""
 
     process: asyncio.subprocess.Process
+    within_s: float = DEADLINE_S  # of a line, and of the end
     lines: list[Line] = field(default_factory=list)
     errors: str = ""
 
     async def line(self) -> Line | None:
         """The next line; None: it has ended."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(self.within_s):
             data = await self.process.stdout.readline()
         if not data:
             return None
@@ -46,7 +47,7 @@ class Running:
 
     async def ended(self) -> int:
         """Its exit code, when it has ended."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(self.within_s):
             while await self.line() is not None:
                 pass
             assert self.process.stderr is not None
@@ -64,7 +65,9 @@ class Running:
 class CommandLine:
     """For one store; everything that is said is JSON."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, within_s: float = DEADLINE_S) -> None:
+        """`within_s`: how long a run may take, or be silent."""
+        self._within_s = within_s
         self._environment = {**os.environ, "CLUSTER_LAYER_STORE": store}
 
     @asynccontextmanager
@@ -81,7 +84,7 @@ class CommandLine:
             limit=2**24,
         )
         try:
-            yield Running(process)
+            yield Running(process, self._within_s)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -90,7 +93,7 @@ class CommandLine:
     async def run(self, *arguments: str, code: int = 0) -> list[Line]:
         """What a run said that must end with this exit code: its lines, or its document."""
         async with self.running(*arguments, "--json") as running:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._within_s):
                 said, errors = await running.process.communicate()
             ended = running.process.returncode
             assert ended == code, (arguments, ended, said[-2000:], errors)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster_layer.embedded import RedisServer, start_shards
+from tests.support.command_line import CommandLine
 from tests.support.layers import unique_prefix
+from tests.support.stored import stored
 from topology.history import Entry
 from topology.model import Shard, Topology
 from topology.planning import initial_topology
@@ -35,11 +37,12 @@ class Site:
             **more,
         }
 
+    @property
+    def cli(self) -> CommandLine:
+        return CommandLine(self.store, within_s=120)
+
     def topology(self) -> Topology:
-        with closing(open_store(self.store)) as store:
-            found = store.read()
-        assert found is not None
-        return found
+        return stored(self.store)
 
     def history(self) -> list[Entry]:
         with closing(open_store(self.store)) as store:

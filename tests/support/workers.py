@@ -104,18 +104,8 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._signal(signal.SIGKILL)
-
-    def pause(self) -> None:
-        """SIGSTOP: it does nothing until `resume()`, and does not end before either."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGKILL)
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -142,6 +132,17 @@ async def workers(count: int, config: dict[str, Any]) -> AsyncIterator[list[Work
         yield made
     finally:
         await asyncio.gather(*(worker.__aexit__(None, None, None) for worker in made))
+
+
+@asynccontextmanager
+async def member(config: dict[str, Any]) -> AsyncIterator[Worker]:
+    """A worker with a member in a group, so that it has duties; it may be stopped."""
+    async with Worker(config) as worker:
+        try:
+            await worker.call("join", "group")
+            yield worker
+        finally:
+            worker.go_on()
 
 
 class _Verbs:
@@ -180,6 +181,10 @@ class _Verbs:
     async def group_send_numbers(self, group: str, first: int, count: int) -> list[Outcome]:
         numbers = range(first, first + count)
         return [await outcome_of(self._layer.group_send(group, numbered(n))) for n in numbers]
+
+    async def names(self, question: str, group: str) -> list[str]:
+        """The answer of the layer to a question whose answer is a set."""
+        return sorted(await getattr(self._layer, question)(group))
 
     async def join(self, group: str) -> str:
         """A new channel of this worker that is a member of the group."""
