@@ -181,7 +181,7 @@ class Hosts:
                 if shard in connected:  # its loop may not have heard that there is no such shard
                     connected[shard] = connected[shard] or up
         if self._seats is not None:
-            connected |= dict.fromkeys(self._seats.connected(), True)
+            connected |= {shard: True for shard in self._seats.connected() if shard in connected}
         return connected
 
     def _follow_store(self, topology: Topology) -> None:

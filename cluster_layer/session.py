@@ -31,7 +31,6 @@ class Session(ABC):
         self.incarnation = ""
         self.client_id = 0
         self.lost: str | None = None  # the reason, once it is
-        self.fell_silent = False  # lost because an answer was overdue
         self.on_lost: Callable[[], None] | None = None
         self._clock_offset_ms = 0.0
         self._life = b""
