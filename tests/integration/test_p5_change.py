@@ -96,8 +96,8 @@ async def test_a_stopped_process_is_named_and_the_operator_decides(
         stopped.pause()
         add = ("shard", "add", f"s3={three.servers['s3'].url}", "--yes", "--step", "1024")
         # Where starting the command takes long, it is silent before the change has begun.
-        add = (*add, "--force", "processes")
-        async with three.cli.running(*add, "--json") as command:
+        force = ("--force", "processes")
+        async with three.cli.running(*add, *force, "--json") as command:
             line = await command.until(lambda line: _names(line, stopped.pid))
             assert [(h["process"], h["host"]) for h in line["holds"]] == [
                 (name, socket.gethostname())
