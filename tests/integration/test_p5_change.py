@@ -18,6 +18,8 @@ from tests.support.zookeeper import ZooKeeperServer
 from topology.history import Kind
 from topology.model import Phase
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
 SHAPE = Shape(writes_per_s=800, direct_tasks=3, groups=4, mixed_tasks=1)
 STEP = "512"
 
@@ -51,7 +53,6 @@ async def _finished(load: Load, *, left_out: tuple[str, ...] = ()) -> Verdict:
     return verdict
 
 
-@pytest.mark.slow
 async def test_nothing_is_lost_also_without_a_session(
     three: Site, zookeeper: ZooKeeperServer, tmp_path: Path
 ) -> None:
@@ -82,7 +83,6 @@ def _names(line: Line, pid: int) -> bool:
     return any(hold["pid"] == pid and "silent" in hold["reason"] for hold in line.get("holds", ()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("without", [False, True])
 async def test_a_stopped_process_is_named_and_the_operator_decides(
     three: Site, tmp_path: Path, without: bool

@@ -22,6 +22,8 @@ from topology.model import ShardState, Topology
 from topology.monitor import LEADER_LOCK, MONITOR
 from topology.stores import open_store
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
 SHAPE = Shape(writes_per_s=600, direct_tasks=3, groups=6, mixed_tasks=1)
 HEAL_S = 5.0
 ALLOWANCE_S = 7.0  # for a machine that does other things as well
@@ -94,7 +96,6 @@ async def _finished(load: Load) -> tuple[Records, Verdict]:
     return records, verdict
 
 
-@pytest.mark.slow
 async def test_the_names_of_a_killed_shard_are_served_by_the_others(
     three: Site, tmp_path: Path
 ) -> None:
@@ -128,7 +129,6 @@ async def test_the_names_of_a_killed_shard_are_served_by_the_others(
     assert not verdict.within(returned_s, float("inf")).lost
 
 
-@pytest.mark.slow
 async def test_a_shard_that_was_stopped_delivers_nothing_beside_the_others(
     three: Site, tmp_path: Path
 ) -> None:
@@ -157,7 +157,6 @@ async def test_a_shard_that_was_stopped_delivers_nothing_beside_the_others(
     assert not verdict.within(resumed_s, float("inf")).lost
 
 
-@pytest.mark.slow
 async def test_another_monitor_takes_over_and_none_goes_too_far(three: Site) -> None:
     """The leader is killed; its successor marks one shard as down, and no second one of three."""
     async with monitors(three) as running:
@@ -184,7 +183,6 @@ def _other(running: dict[int, Running], first: int) -> int:
     return pid
 
 
-@pytest.mark.slow
 async def test_a_shard_cut_off_from_half_of_the_processes_stays_and_it_is_told_why(
     three: Site, tmp_path: Path
 ) -> None:
