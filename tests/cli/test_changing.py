@@ -29,6 +29,10 @@ from topology.stores import open_store
 ADA = Holder(Operator("ada", "ops-9", 4711), 1_700_000_000.0)
 
 
+#: Many processes, one after the other.
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[RedisServer]]:
     """Four of their own: the shards of other tests are of other clusters."""
