@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from cluster_layer import scripts
@@ -92,9 +93,16 @@ class Administration:
 
         return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
 
-    async def processes(self, *, complete: bool = False) -> dict[str, ProcessReport]:
+    async def processes(
+        self,
+        *,
+        complete: bool = False,
+        without: Collection[str] = (),
+        within_s: float | None = None,
+    ) -> dict[str, ProcessReport]:
         """See the port."""
-        found = await self._on_each(self._up(self.topology), self._sightings_on)
+        asked = [shard for shard in self._up(self.topology) if shard not in without]
+        found = await self._on_each(asked, partial(self._sightings_within, within_s))
         for shard, sightings, reason in found:
             if sightings is None and complete:
                 raise ShardUnavailable(shard, reason)
@@ -320,6 +328,13 @@ class Administration:
                 return shard, None, str(getattr(error, "reason", error)) or "it failed"
 
         return list(await asyncio.gather(*map(attempt, shards)))
+
+    async def _sightings_within(self, within_s: float | None, shard: str) -> Sightings:
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._sightings_on(shard)
+        except TimeoutError:
+            raise ShardUnavailable(shard, f"no answer within {within_s:g} s") from None
 
     async def _sightings_on(self, shard: str) -> Sightings:
         link = self._link(shard)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from cluster_layer.batching import Command
 from cluster_layer.connection import Caller, Connection
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
+from cluster_layer.keys import Keys
+from cluster_layer.running import Build
 from cluster_layer.writes import Append
 
 MAX_COMBINED: Final = 64  # messages; more would keep a shard's other clients waiting
@@ -23,11 +26,11 @@ class _Call:
 
     __slots__ = ("deadline", "envelopes", "first", "waiters")
 
-    def __init__(self, first: Append, deadline: float) -> None:
+    def __init__(self, first: Append, waiter: Caller, deadline: float) -> None:
         self.first = first
         self.deadline = deadline
-        self.envelopes: list[bytes] = []
-        self.waiters: list[Caller] = []
+        self.envelopes = [first.envelope]
+        self.waiters = [waiter]
 
     def takes(self, write: Append) -> bool:
         """Whether this one may come behind the others."""
@@ -37,6 +40,10 @@ class _Call:
             and write.capacity == first.capacity
             and len(self.waiters) < MAX_COMBINED
         )
+
+    def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
+        """The keys and arguments of the script."""
+        return self.first.build_with(keys, self.envelopes)
 
     def done(self) -> bool:
         return False
@@ -68,22 +75,27 @@ def _answer(waiter: Caller, reply: Any) -> None:
         waiter.set_result(reply)
 
 
-class Combiner:
-    """Gathers messages until the connection writes; belongs to one link.
+_Alone: TypeAlias = tuple[Append, Caller, float]  # with its deadline
 
-    `post(connection, write, envelopes, waiter, deadline)` puts a call into the next write.
+
+class Combiner:
+    """Keeps messages until the connection writes; belongs to one life of a link's connection.
+
+    `post(write, build, waiter, deadline)` puts a call into the next write.
     """
 
     def __init__(
         self,
-        timeout_s: float,
-        post: Callable[[Connection, Append, Sequence[bytes], Caller, float], None],
+        connection: Connection,
+        post: Callable[[Append, Build, Caller, float], None],
     ) -> None:
-        self._timeout_s = timeout_s
+        self._timeout_s = connection.timeout_s
+        self._write_soon = connection.write_soon
         self._post = post
-        self._calls: dict[str, _Call] = {}  # by inbox
+        self._calls: dict[str, _Alone | _Call] = {}  # by inbox
+        connection.post_rest = self._post_all
 
-    def add(self, connection: Connection, write: Append, waiter: Caller) -> float:
+    def add(self, write: Append, waiter: Caller) -> float:
         """Let a message leave with the others; the monotonic time of its fence, or later.
 
         The waiter gets the reply that the message alone would have got, or ShardUnavailable or
@@ -92,19 +104,29 @@ class Combiner:
         deadline = monotonic() + self._timeout_s
         calls, inbox = self._calls, write.inbox
         call = calls.get(inbox)
-        if call is None or not call.takes(write):
-            if call is not None:
-                self._post(connection, call.first, call.envelopes, call, call.deadline)
-            elif not calls:
-                connection.gather(self._post_all)
-            call = calls[inbox] = _Call(write, deadline)
+        if call is None:
+            # Nearly always it stays alone, unless the process is busy.
+            calls[inbox] = write, waiter, deadline
+            self._write_soon()
+            return deadline
+        if isinstance(call, tuple):
+            call = calls[inbox] = _Call(*call)
+        if not call.takes(write):
+            self._post(call.first, call.build, call, call.deadline)
+            calls[inbox] = write, waiter, deadline
+            return deadline
         call.envelopes.append(write.envelope)
         call.waiters.append(waiter)
         return deadline
 
-    def _post_all(self, connection: Connection) -> None:
-        calls, self._calls = self._calls, {}
+    def _post_all(self) -> None:
+        calls = self._calls
+        if not calls:
+            return
+        self._calls = {}
         for call in calls.values():
-            alone = len(call.waiters) == 1
-            waiter = call.waiters[0] if alone else call
-            self._post(connection, call.first, call.envelopes, waiter, call.deadline)
+            if isinstance(call, tuple):
+                write, waiter, deadline = call
+                self._post(write, write.build, waiter, deadline)
+            else:
+                self._post(call.first, call.build, call, call.deadline)

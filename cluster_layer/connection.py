@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol, Session):
 
     def __init__(self, shard: str, timeout_s: float) -> None:
         Session.__init__(self, shard, timeout_s)
+        self.fell_silent = False  # lost because an answer was overdue
         self._loop = asyncio.get_running_loop()
         self._batch = Batch()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -53,7 +54,9 @@ class Connection(asyncio.Protocol, Session):
         self._flush_due = False
         self._paused = False
         self._received = 0  # reads that brought something
-        self._gathering: list[Callable[[Connection], None]] = []
+        #: Called before a write, and when the connection is lost, for commands that are not put
+        #: together yet.
+        self.post_rest: Callable[[], None] | None = None
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -99,7 +102,7 @@ class Connection(asyncio.Protocol, Session):
         """
         future = self._loop.create_future()
         if self._queue(commands, future, monotonic() + (timeout_s or self.timeout_s)):
-            self._write_soon()
+            self.write_soon()
         return future
 
     def post(self, commands: Sequence[Command], waiter: Caller, deadline: float) -> None:
@@ -110,14 +113,9 @@ class Connection(asyncio.Protocol, Session):
         """
         if self._queue(commands, waiter, deadline):
             if self._batch.unsent < WRITE_AT:
-                self._write_soon()
+                self.write_soon()
             else:
                 self._flush()
-
-    def gather(self, post_rest: Callable[[Connection], None]) -> None:
-        """Call this once before the next write, for commands that are not put together yet."""
-        self._gathering.append(post_rest)
-        self._write_soon()
 
     @property
     def busy(self) -> bool:
@@ -142,7 +140,8 @@ class Connection(asyncio.Protocol, Session):
         self._checker.cancel()
         if self._transport is not None:
             self._transport.abort()
-        self._post_gathered()
+        if self.post_rest is not None:
+            self.post_rest()
         unsent, sent = self._batch.abandon()
         _fail(unsent, ShardUnavailable, self.shard, reason)
         _fail(sent, DeliveryUnknown, self.shard, reason)
@@ -193,7 +192,8 @@ class Connection(asyncio.Protocol, Session):
     def _on_reply(self, reply: Any) -> None:
         self._batch.resolve(reply)
 
-    def _write_soon(self) -> None:
+    def write_soon(self) -> None:
+        """Write at the end of this step of the loop."""
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
@@ -202,19 +202,14 @@ class Connection(asyncio.Protocol, Session):
         return self._batch.overdue(now)
 
     def _flush(self) -> None:
+        if self.post_rest is not None:
+            self.post_rest()
         self._flush_due = False
-        if self._gathering:
-            self._post_gathered()
         if self._paused or self.lost is not None or self._transport is None:
             return
         data = self._batch.take()
         if data:
             self._transport.write(data)
-
-    def _post_gathered(self) -> None:
-        gathering, self._gathering = self._gathering, []
-        for post_rest in gathering:
-            post_rest(self)
 
     def _check(self) -> None:
         if self._overdue(monotonic()):
@@ -226,6 +221,7 @@ class Connection(asyncio.Protocol, Session):
     def _judge(self, received: int) -> None:
         """An answer was overdue when so many reads had brought something."""
         if self._received == received and self._overdue(monotonic()):
+            self.fell_silent = True
             self.close(f"no answer within {self.timeout_s:g} s")
         else:
             self._check()

@@ -100,9 +100,9 @@ class Runner(ABC, Generic[S]):
         old one to its end. From another life, nobody learns what has become of the last one.
         """
 
-    def combined(self, connection: S, write: Write) -> Awaitable[Any] | None:
+    def combined(self, write: Write) -> Awaitable[Any] | None:
         """The reply to a write that leaves in one call with others; None: it can't."""
-        del connection, write
+        del write
         return None
 
     def keys_of(self, incarnation: str) -> Keys:
@@ -134,7 +134,7 @@ class Runner(ABC, Generic[S]):
             fence = monotonic() + self.settings.timeout_s
             life = self.keys.incarnation
             # What was refused goes its own way: it may be to blame alone.
-            answer = None if write is None or attempts > 1 else self.combined(connection, write)
+            answer = None if write is None or attempts > 1 else self.combined(write)
             if answer is None:
                 command = self._command(connection, script, epoch, build, fence)
                 answer = connection.call((command,))

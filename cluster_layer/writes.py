@@ -91,7 +91,8 @@ class Append:
         self.envelope = envelope
 
     def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
-        return self.build_with(keys, (self.envelope,))
+        named = (keys.inbox(self.inbox), keys.entries)
+        return named, (self.capacity, self._expiry_ms, self.envelope)
 
     def build_with(self, keys: Keys, envelopes: Iterable[bytes]) -> tuple[Sequence[bytes], Command]:
         """The same for several messages to this inbox."""

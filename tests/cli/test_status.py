@@ -73,8 +73,8 @@ async def test_a_shard_that_is_away_is_shown_as_such(tmp_path: Path) -> None:
     """With the reason; everything else is shown as before."""
     with deployed(tmp_path) as deployment:
         deployment.servers["b"].kill()
-        found = await deployment.look("status", "--timeout", "0.5")
-        table = await asyncio.to_thread(deployment.run, "status", "--timeout", "0.5")
+        found = await deployment.look("status", "--timeout", "5")
+        table = await asyncio.to_thread(deployment.run, "status", "--timeout", "5")
     assert [shard["reachable"] for shard in found["shards"]] == [True, False]
     assert found["shards"][1]["reason"]
     assert "not reached" in table.stdout
@@ -171,7 +171,7 @@ def test_locate_says_the_shard_of_an_inbox(tmp_path: Path) -> None:
 def test_watch_looks_again_until_it_is_interrupted(tmp_path: Path, as_json: bool) -> None:
     """Each look is told, also the one after a shard was lost; Ctrl-C is no error."""
     with deployed(tmp_path) as deployment:
-        arguments = ["status", "--watch", "0.1", "--timeout", "0.5", "--store", deployment.store]
+        arguments = ["status", "--watch", "0.1", "--timeout", "5", "--store", deployment.store]
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("cluster-layer")), *arguments]
             + ["--json"] * as_json,
@@ -198,7 +198,7 @@ def test_watch_looks_again_until_it_is_interrupted(tmp_path: Path, as_json: bool
 async def test_watch_redraws_a_screen(tmp_path: Path) -> None:
     """In place, and the terminal is as before at the end."""
     with deployed(tmp_path) as deployment:
-        arguments = ("status", "--watch", "0.1", "--timeout", "0.5")
+        arguments = ("status", "--watch", "0.1", "--timeout", "5")
         async with terminal(deployment.store, *arguments) as screen:
             await screen.shows("monitors: none")
             deployment.servers["b"].kill()
