@@ -279,7 +279,6 @@ class Hosts:
         if self._previous is not None:
             node.adopt(self._previous)
             self._previous = None
-        runtime.links.report()
         return node
 
     def _move_to_background(self, node: Node) -> Node:

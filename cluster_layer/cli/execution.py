@@ -173,7 +173,8 @@ async def assess(session: Session, plan: Plan, step: int) -> Assessment:
     refused = await session.lookout.permissions(
         begun, statuses, {report.prefix for report in reports.values()}
     )
-    needed = concerned(plan, topology)
+    # A shard that leaves without a slot is needed for nothing.
+    needed = [shard for shard in concerned(plan, topology) if shard in statuses]
     statuses = {shard: _with_permissions(statuses[shard], refused.get(shard)) for shard in needed}
     objections = objections_to(plan, topology, statuses, servers, reports.values())
     return Assessment(plan, topology, statuses, objections)

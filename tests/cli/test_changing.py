@@ -89,6 +89,19 @@ async def test_a_saved_plan_is_executed_as_it_is_or_not_at_all(
     assert stored(store) == after
 
 
+async def test_a_drained_shard_can_be_removed(
+    cli: CommandLine, store: str, named: list[str]
+) -> None:
+    """It has no slots any more, so nobody needs it."""
+    before = stored(store).table.counts()
+    await cli.run("shard", "add", named[3], "--yes", "--step", "4096")
+    await cli.run("shard", "drain", "d", "--yes", "--step", "4096")
+    lines = await cli.run("shard", "remove", "d", "--yes")
+    assert lines[-1]["outcome"] == "finished"
+    assert [shard.id for shard in stored(store).shards] == ["a", "b", "c"]
+    assert stored(store).table.counts() == before
+
+
 async def test_each_verb_moves_what_it_says(cli: CommandLine, store: str, named: list[str]) -> None:
     """weight, drain, mark, remove, rollback: the slots are where they belong afterwards."""
     await cli.run("shard", "weight", "a", "2", "--yes", "--step", "4096")

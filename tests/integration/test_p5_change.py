@@ -95,7 +95,9 @@ async def test_a_stopped_process_is_named_and_the_operator_decides(
         name = (await stopped.stats())["process"]
         stopped.pause()
         add = ("shard", "add", f"s3={three.servers['s3'].url}", "--yes", "--step", "1024")
-        async with three.cli.running(*add, "--json") as command:
+        # Where starting the command takes long, it is silent before the change has begun.
+        force = ("--force", "processes")
+        async with three.cli.running(*add, *force, "--json") as command:
             line = await command.until(lambda line: _names(line, stopped.pid))
             assert [(h["process"], h["host"]) for h in line["holds"]] == [
                 (name, socket.gethostname())

@@ -13,6 +13,7 @@ import pytest
 from cluster_layer.names import inbox_name
 from tests.support.command_line import Running
 from tests.support.loads import Load, Records, Shape, Verdict, served_again_s, verdict_of
+from tests.support.proxy import TcpProxy
 from tests.support.sites import Site, site
 from tests.support.waiting import eventually_async
 from tests.support.zookeeper import ZooKeeperServer
@@ -154,3 +155,62 @@ async def test_a_shard_that_was_stopped_delivers_nothing_beside_the_others(
     assert _slowest(load, records, stopped_s, lost) < HEAL_S + ALLOWANCE_S
     assert verdict.unharmed
     assert not verdict.within(resumed_s, float("inf")).lost
+
+
+@pytest.mark.slow
+async def test_another_monitor_takes_over_and_none_goes_too_far(three: Site) -> None:
+    """The leader is killed; its successor marks one shard as down, and no second one of three."""
+    async with monitors(three) as running:
+        first = _leader(three)
+        assert first is not None
+        running[first].kill()
+        killed_s = time.monotonic()
+        await _until(lambda: _leader(three) not in (first, None))
+        print(f"another one leads {time.monotonic() - killed_s:.1f} s after the leader's death")
+        three.servers["s0"].kill()
+        await _until(lambda: _is(three, "s0", ShardState.DOWN))
+        three.servers["s1"].kill()
+        await _until(lambda: _entries(three, Kind.WITHHELD))
+        assert _is(three, "s1", ShardState.UP)
+        (marked,) = _entries(three, Kind.MARKED_DOWN)
+        (withheld,) = _entries(three, Kind.WITHHELD)
+    assert marked.operator.pid == withheld.operator.pid == _other(running, first)
+    assert "2 of 3 shards would be down, and at most 1 may be" in withheld.summary
+    assert set(withheld.evidence["evidence"]) == {"s1"}
+
+
+def _other(running: dict[int, Running], first: int) -> int:
+    (pid,) = running.keys() - {first}
+    return pid
+
+
+@pytest.mark.slow
+async def test_a_shard_cut_off_from_half_of_the_processes_stays_and_it_is_told_why(
+    three: Site, tmp_path: Path
+) -> None:
+    """Two of four cannot reach it, the monitors and the others can; nothing is split."""
+    with TcpProxy("127.0.0.1", three.servers["s1"].port) as proxy:
+        through = three.config(addresses={"s1": proxy.url})
+        configs = [three.config(), three.config(), through, through]
+        async with monitors(three), Load(tmp_path / "load", configs, SHAPE) as load:
+            load.begin()
+            await asyncio.sleep(1)
+            proxy.refuse()
+            proxy.cut()
+            await _until(lambda: _entries(three, Kind.LEFT_ALONE))
+            proxy.heal()
+            healed_s = time.monotonic()
+            await asyncio.sleep(4)
+            records, verdict = await _finished(load)
+    (entry,) = _entries(three, Kind.LEFT_ALONE)
+    print(entry.summary)
+    assert entry.operator.user == MONITOR
+    assert "2 of 6 observers cannot reach it, the one who judges can" in entry.summary
+    cut_off = {process.pid for process in load.processes[2:]}
+    assert len(entry.evidence["evidence"]["s1"]["without"]) == len(cut_off)
+    assert not _entries(three, Kind.MARKED_DOWN)
+    assert three.topology().epoch == 1
+    assert verdict.unharmed
+    assert not verdict.within(healed_s + 2, float("inf")).lost
+    served = served_again_s(load.traffic, records, healed_s, _at(three.topology(), load, "s1"))
+    assert max(served.values()) < HEAL_S + ALLOWANCE_S
