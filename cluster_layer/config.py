@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias, TypeGuard
 from cluster_layer.endpoints import Endpoint, endpoints_of
 from cluster_layer.errors import ConfigError
 from cluster_layer.gaps import OnGap
+from cluster_layer.metrics.hook import KNOWN, Metrics, metrics_of
 from topology.model import Shard, redacted_url
 
 # The specification wants 1 MB measured as JSON, and nothing grows more from JSON to msgpack than a
@@ -81,6 +82,7 @@ class Config:
     on_gap: OnGap | None = field(compare=False)
     gap_message: str | None
     drop_rate: float
+    metrics: Metrics | None = field(compare=False)
     capacity_of: Callable[[str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,7 @@ class Config:
             hosts=hosts,
             topology=topology,
             topology_cache=_topology_cache(config, topology),
-            addresses=_addresses(config.get("addresses"), topology is not None),
+            addresses=addresses_from(config.get("addresses"), topology is not None),
             channel_capacity=_channel_capacity(config.get("channel_capacity")),
             symmetric_encryption_keys=_keys(config.get("symmetric_encryption_keys")),
             **values,
@@ -210,6 +212,18 @@ def _rate(key: str, value: object) -> float:
     )
 
 
+def _metrics(key: str, value: object) -> Metrics | None:
+    known = ", ".join(repr(name) for name in KNOWN)
+    allowed = f"{known}, or the dotted path of an object with watch() and observe() is"
+    try:
+        return metrics_of(value)
+    except ImportError as error:
+        remedy = f"{allowed}; {error}; the libraries: pip install cluster-layer[metrics]"
+        raise _refused(key, value, remedy) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _refused(key, value, f"{allowed}; {error}") from error
+
+
 def _message_type(key: str, value: object) -> str | None:
     """Channels makes the name of a consumer's method of it."""
     if value is None or (isinstance(value, str) and _IS_TYPE(value)):
@@ -249,6 +263,7 @@ _SCALARS: Final[tuple[tuple[str, Any, Callable[[str, object], Any]], ...]] = (
     ("on_gap", None, _hook),
     ("gap_message", None, _message_type),
     ("drop_rate", 0.0, _rate),
+    ("metrics", None, _metrics),
     ("random_prefix_length", 12, _any_int),
     ("serializer_format", "msgpack", _serializer_format),
 )
@@ -312,7 +327,8 @@ def default_topology_cache(url: str) -> Path | None:
     return home / "cluster-layer" / f"topology-{digest[:16]}.json"
 
 
-def _addresses(value: object, has_topology: bool) -> dict[str, Endpoint]:
+def addresses_from(value: object, has_topology: bool = True) -> dict[str, Endpoint]:
+    """CONFIG addresses, checked. ConfigError."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(shard, str) for shard in value):

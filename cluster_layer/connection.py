@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol, Session):
 
     def __init__(self, shard: str, timeout_s: float) -> None:
         Session.__init__(self, shard, timeout_s)
+        self.fell_silent = False  # lost because an answer was overdue
         self._loop = asyncio.get_running_loop()
         self._batch = Batch()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -220,6 +221,7 @@ class Connection(asyncio.Protocol, Session):
     def _judge(self, received: int) -> None:
         """An answer was overdue when so many reads had brought something."""
         if self._received == received and self._overdue(monotonic()):
+            self.fell_silent = True
             self.close(f"no answer within {self.timeout_s:g} s")
         else:
             self._check()

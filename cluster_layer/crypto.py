@@ -1,9 +1,11 @@
 """Encryption of message bodies with key rotation: XAES-256-GCM.
 
 AES-GCM with random 96-bit nonces may seal only 2**32 messages with one key, which a busy site sends
-in a day or two. XAES-256-GCM (https://c2sp.org/XAES-256-GCM) derives a key for each message from
-a 192-bit nonce and has no such limit. Nonces come from the operating system, so a fork needs no
-care.
+in a day or two. XAES-256-GCM (https://c2sp.org/XAES-256-GCM) derives a key from the first half of
+a 192-bit nonce and has no such limit. Deriving costs more than sealing, so the first half, drawn at
+random, serves for a run of RUN messages; the second half is drawn for each. Far from 2**32, a run
+says nothing about chance collisions. Both come from the operating system, so a fork needs no care:
+two processes with the same first half still draw different second halves.
 
 The name that a message is addressed to is bound to it as associated data: whoever can write to a
 shard cannot pass a sealed message off as one for another channel or group.
@@ -14,11 +16,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 from cluster_layer.errors import ConfigError, DecryptFailed
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 NONCE_BYTES = 24
+HALF_BYTES = 12
+RUN = 1024  # messages sealed with one derived key
+MAX_DERIVED = 1024  # derived keys that are kept; each writer has one at a time
 _FORMAT = b"\x01"
 _TAG_BYTES = 16
 
@@ -59,9 +68,15 @@ def group_context(prefix: str, group: str) -> bytes:
 class _XaesCipher:
     def __init__(self, keys: Sequence[_XaesKey]) -> None:
         self._keys = keys
+        self._half = b""
+        self._left = 0  # of this run; threads that meet here make it a little longer
 
     def seal(self, body: bytes, context: bytes) -> bytes:
-        nonce = os.urandom(NONCE_BYTES)
+        if self._left <= 0:
+            self._half = os.urandom(HALF_BYTES)
+            self._left = RUN
+        self._left -= 1
+        nonce = self._half + os.urandom(HALF_BYTES)
         return _FORMAT + nonce + self._keys[0].encrypt(nonce, body, context)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
@@ -85,6 +100,7 @@ class _XaesKey:
         from cryptography.hazmat.primitives.ciphers.algorithms import AES
         from cryptography.hazmat.primitives.ciphers.modes import ECB
 
+        self._aead_of = lru_cache(MAX_DERIVED)(self._derive)
         self._blocks = BlockCipher(AES(key), ECB())  # noqa: S305 -- the specification's CMAC
         self._aead = AESGCM
         self._invalid = InvalidTag
@@ -93,22 +109,24 @@ class _XaesKey:
         self._mask = (doubled & (2**128 - 1)) ^ (0x87 if doubled >> 128 else 0)
 
     def encrypt(self, nonce: bytes, body: bytes, context: bytes) -> bytes:
-        sealed: bytes = self._aead(self._derived(nonce)).encrypt(nonce[12:], body, context)
+        aead = self._aead_of(nonce[:HALF_BYTES])
+        sealed: bytes = aead.encrypt(nonce[HALF_BYTES:], body, context)
         return sealed
 
     def decrypt(self, nonce: bytes, ciphertext: bytes, context: bytes) -> bytes | None:
         try:
-            body: bytes = self._aead(self._derived(nonce)).decrypt(nonce[12:], ciphertext, context)
+            aead = self._aead_of(nonce[:HALF_BYTES])
+            body: bytes = aead.decrypt(nonce[HALF_BYTES:], ciphertext, context)
         except self._invalid:
             return None
         return body
 
-    def _derived(self, nonce: bytes) -> bytes:
-        """Kx: two blocks of the counter mode KDF over CMAC, for the first half of the nonce."""
+    def _derive(self, half: bytes) -> AESGCM:
+        """Of Kx: two blocks of the counter mode KDF over CMAC, for the first half of the nonce."""
         blocks = b"".join(
-            (
-                int.from_bytes(b"\x00" + counter + b"X\x00" + nonce[:12], "big") ^ self._mask
-            ).to_bytes(16, "big")
+            (int.from_bytes(b"\x00" + counter + b"X\x00" + half, "big") ^ self._mask).to_bytes(
+                16, "big"
+            )
             for counter in (b"\x01", b"\x02")
         )
-        return self._blocks.encryptor().update(blocks)
+        return self._aead(self._blocks.encryptor().update(blocks))

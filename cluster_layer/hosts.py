@@ -14,6 +14,7 @@ from cluster_layer.crypto import Cipher
 from cluster_layer.errors import ConfigError
 from cluster_layer.links import Links
 from cluster_layer.loops import Ages, BackgroundLoop, background_loop, run_on
+from cluster_layer.metrics.measured import MeasuredWriter, writer_class
 from cluster_layer.node import Node, NodeState
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
@@ -177,9 +178,10 @@ class Hosts:
         connected = dict.fromkeys(self.routes.endpoints(), False)
         for runtime in self.runtimes():
             for shard, up in runtime.links.connected().items():
-                connected[shard] = connected.get(shard, False) or up
+                if shard in connected:  # its loop may not have heard that there is no such shard
+                    connected[shard] = connected[shard] or up
         if self._seats is not None:
-            connected |= dict.fromkeys(self._seats.connected(), True)
+            connected |= {shard: True for shard in self._seats.connected() if shard in connected}
         return connected
 
     def _follow_store(self, topology: Topology) -> None:
@@ -277,6 +279,7 @@ class Hosts:
         if self._previous is not None:
             node.adopt(self._previous)
             self._previous = None
+        runtime.links.report()
         return node
 
     def _move_to_background(self, node: Node) -> Node:
@@ -306,7 +309,11 @@ def _settings_of(config: Config) -> LinkSettings:
 def _writer_over(
     links: Homes[Any], config: Config, counters: Counters, cipher: Cipher | None
 ) -> Writer:
-    return Writer(links, counters, cipher, config.capacity_of, round(config.expiry * 1000))
+    expiry_ms = round(config.expiry * 1000)
+    writer = writer_class(config)(links, counters, cipher, config.capacity_of, expiry_ms)
+    if isinstance(writer, MeasuredWriter):
+        writer.metrics = config.metrics
+    return writer
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

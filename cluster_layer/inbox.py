@@ -108,6 +108,7 @@ class InboxReader(Reader[Connection]):
     async def _read(self, connection: Connection, keys: Keys) -> None:
         trimmed: dict[str, bytes] = {}
         while True:
+            self.progress += 1
             commands, names = self._commands(keys, block=True)
             self._reading = frozenset(names)
             replies = await connection.execute(

@@ -20,9 +20,11 @@ from cluster_layer.crypto import cipher_of
 from cluster_layer.envelope import Message, encode_body
 from cluster_layer.errors import DecryptFailed, LayerClosed, MalformedEnvelope, NotOurChannel
 from cluster_layer.flush import flush
+from cluster_layer.health import Health, through_all
 from cluster_layer.hosts import Hosts, Runtime
 from cluster_layer.loops import Handover, forks, is_for_one_call, run_on, runs_here
 from cluster_layer.many import send_many
+from cluster_layer.metrics.measured import measured, writer_class
 from cluster_layer.names import (
     inbox_name,
     is_process_specific,
@@ -62,7 +64,11 @@ class ClusterChannelLayer(BaseChannelLayer):
         self._decipher = None if self._cipher is None else self._cipher.open
         self._scope = self.config.scope
         lossy.warn(self.config)
+        self._metrics = self.config.metrics
+        self._writing = writer_class(self.config)
         self._begin()
+        if self._metrics is not None:
+            self._metrics.watch(self)
 
     def _begin(self) -> None:
         """Begin as a process of our own: a new process id, nothing open."""
@@ -96,7 +102,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, Writer.send, channel, body, terms)
+            await self._write(runtime, self._writing.send, channel, body, terms)
         elif not self._queue(runtime, runtime.poster.send, channel, body, terms):
             await self._queue_in_turn(runtime, runtime.poster.send_in_turn, channel, body, terms)
 
@@ -159,10 +165,11 @@ class ClusterChannelLayer(BaseChannelLayer):
         await self._all_answered()
         if self._is_ours(channel):
             node = await self._node()
-            await _on(node, node.join(group, channel))
+            await self._timed("group_add", group, _on(node, node.join(group, channel)))
             return
         runtime = self._sender() or await self._first_sender()
-        await _on(runtime, runtime.writer.store_member(group, channel, self._group_expiry_ms))
+        storing = runtime.writer.store_member(group, channel, self._group_expiry_ms)
+        await self._timed("group_add", group, _on(runtime, storing))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Remove a channel from a group; nothing if it is not in it.
@@ -176,10 +183,11 @@ class ClusterChannelLayer(BaseChannelLayer):
         node = self._hosts.node
         if node is not None and self._is_ours(channel):
             node = await self._node()
-            await _on(node, node.leave(group, channel))
+            await self._timed("group_discard", group, _on(node, node.leave(group, channel)))
             return
         runtime = self._sender() or await self._first_sender()
-        await _on(runtime, runtime.writer.remove_member(group, channel, self._group_expiry_ms))
+        removing = runtime.writer.remove_member(group, channel, self._group_expiry_ms)
+        await self._timed("group_discard", group, _on(runtime, removing))
 
     async def group_send(
         self,
@@ -202,7 +210,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         body = encode_body(message, self.config.message_size_limit)
         runtime = self._sender() or await self._first_sender()
         if self._confirm if confirm is None else confirm:
-            await self._write(runtime, Writer.group_send, group, body, terms)
+            await self._write(runtime, self._writing.group_send, group, body, terms)
         elif not self._queue(runtime, runtime.poster.group_send, group, body, terms):
             in_turn = runtime.poster.group_send_in_turn
             await self._queue_in_turn(runtime, in_turn, group, body, terms)
@@ -299,12 +307,27 @@ class ClusterChannelLayer(BaseChannelLayer):
         await self._ensure_open()
         return self._hosts.routes.shard_of(inbox_name(name))
 
+    async def health(self, *, timeout: float | None = None) -> Health:
+        """Send to itself through every shard; each within `timeout` s (None: that of the CONFIG).
+
+        What a shard does not carry is in the result, not raised. Only TopologyError is: there is
+        none to be had.
+        """
+        timeout_s = self.config.timeout if timeout is None else timeout
+        await self._ensure_open()
+        routes = self._hosts.routes
+        shards = await through_all(self, sorted(routes.owners()), timeout_s)
+        node = self._hosts.node
+        return Health(routes.epoch, shards, tuple(node.stalled) if node is not None else ())
+
     def stats(self) -> dict[str, Any]:
         """What this process counted.
 
-        ``epoch``, ``process``, ``shards``, ``lost``, and ``unconfirmed``: what became of messages
-        sent with `confirm=False` that did not get through, or perhaps not.
+        ``epoch``, ``process``, ``shards``, ``lost``, ``stalled``: readers that make no progress,
+        and ``unconfirmed``: what became of messages sent with `confirm=False` that did not get
+        through, or perhaps not.
         """
+        node = self._hosts.node
         counted = self._counters.as_dict()
         connected = self._hosts.connected()
         shards = {
@@ -316,6 +339,7 @@ class ClusterChannelLayer(BaseChannelLayer):
             "process": self._process_id,
             "shards": shards,
             "lost": counted["lost"],
+            "stalled": list(node.stalled) if node is not None else [],
             "unconfirmed": counted["unconfirmed"],
         }
 
@@ -323,6 +347,14 @@ class ClusterChannelLayer(BaseChannelLayer):
         return f"{type(self).__name__}(prefix={self.prefix!r}, process={self._process_id})"
 
     # -- internals
+
+    def _timed(
+        self, verb: str, group: str, work: Coroutine[Any, Any, None]
+    ) -> Coroutine[Any, Any, None]:
+        """The work, measured if there is a metrics hook."""
+        if self._metrics is None:
+            return work
+        return measured(self._metrics, self.prefix, verb, group, self._hosts.routes, work)
 
     async def _ask(
         self,

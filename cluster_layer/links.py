@@ -97,9 +97,16 @@ class Link(Runner[Connection]):
             raise ShardUnavailable(self.shard, "not connected") from None
 
     @property
-    def refusal(self) -> str | None:
-        """Why the shard can't be reached; None: it can, or nobody knows yet."""
-        return self._refusal if self.connection is None else None
+    def trouble(self) -> str | None:
+        """Why the shard can't be reached; None: it can, or nobody knows yet.
+
+        A connection that was cut says nothing yet, one on which the shard fell silent does: another
+        attempt takes as long again.
+        """
+        if self.connection is not None:
+            return None
+        latest = self._latest
+        return self._refusal or (latest.lost if latest is not None and latest.fell_silent else None)
 
     def report(self) -> None:
         """Tell the shard about this process as soon as can be; it is told again anyway."""
@@ -227,7 +234,6 @@ class Link(Runner[Connection]):
         """Use a connection until it is lost."""
         connection.on_lost = self._went_down
         self._came_up(connection)
-        self.report()  # before anything else is written here: a change waits for those it knows of
         while await connection.stays(HEARTBEAT_S):
             try:
                 await self.look(connection)
@@ -350,7 +356,7 @@ class Links(Homes[Link]):
     def unreachable(self) -> dict[str, str]:
         """Shard id -> why, for those that this loop has tried to reach and can't."""
         links = list(self._links.items())
-        return {shard: link.refusal for shard, link in links if link.refusal is not None}
+        return {shard: link.trouble for shard, link in links if link.trouble is not None}
 
     def _changed(self) -> None:
         """A link has come up or gone down: who decides about shards must not wait to hear of it."""

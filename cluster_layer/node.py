@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
-from cluster_layer import answers
+from cluster_layer import answers, log_limit
 from cluster_layer.arrivals import Arrivals
 from cluster_layer.buffers import Loss, Mailbox, Parcel, SharedMailbox, wake_one
 from cluster_layer.census import answer
@@ -25,6 +25,7 @@ from cluster_layer.groups import Groups
 from cluster_layer.inbox import Cursors, Entry, InboxReader
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link, Links
+from cluster_layer.losses import LossLog
 from cluster_layer.lossy import mailboxes_of
 from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.order import GROUP, INBOX, Lane
@@ -34,6 +35,7 @@ from cluster_layer.reader import Reader
 from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
 from cluster_layer.waiting import Sleeper, Wakeups
+from cluster_layer.watchdog import Watchdog
 from topology.errors import ClusterError
 from topology.model import Phase
 
@@ -102,8 +104,11 @@ class Node:
         self._presence = presence
         self._watched: dict[str, tuple[Link, Callable[[], None]]] = {}
         self._settling: asyncio.Task[None] | None = None
+        self._learning: dict[str, int] = {}  # shard -> the epoch that is being read from there
         self._routes: Routes | None = None  # by which this node serves
         self.follow()
+        self._watchdog = Watchdog()
+        self._losses = LossLog(counters)
         self._links.report()  # from now on it has duties, which come before its first join
         self._sweeper = self._spawn(self._sweep_forever())
 
@@ -111,6 +116,11 @@ class Node:
     def alive(self) -> bool:
         """Whether it reads: neither stopped, nor on a loop that has ended."""
         return not self.closed and not self._sweeper.done() and self.loop.is_running()
+
+    @property
+    def stalled(self) -> Sequence[str]:
+        """Readers that make no progress."""
+        return self._watchdog.stalled
 
     async def ready(self) -> None:
         """Return when every subscription has been tried; it need not have come up."""
@@ -160,6 +170,7 @@ class Node:
         for box in self.mailboxes:
             if box.waiters and not is_process_specific(box.name):
                 self._want(box)
+        self._arrivals.lanes.learn(self._links.routes.epoch)
         if self._settling is not None:
             self._settling.cancel()
         self._settling = self._spawn(self._settle(self._links.routes))
@@ -399,6 +410,9 @@ class Node:
     def inboxes_on(self, shard: str) -> Collection[str]:
         return self._inboxes_on[shard]
 
+    def has_inbox(self, name: str) -> bool:
+        return name in self.state.inboxes
+
     def last_position(self, shard: str, incarnation: str) -> int | None:
         return self.state.positions.get((shard, incarnation))
 
@@ -491,15 +505,20 @@ class Node:
         return True
 
     def on_announcement(self, shard: str, epoch: int) -> None:
-        if epoch > self._links.topologies.routes.epoch:
+        """A shard serves a newer topology: it has said so, or what has come from there does."""
+        if epoch > max(self._links.topologies.routes.epoch, self._learning.get(shard, 0)):
+            self._learning[shard] = epoch
             self._spawn(self._learn(shard, epoch))
 
     async def _learn(self, shard: str, epoch: int) -> None:
         """Get a topology that a shard announces, unless another one is quicker."""
         await asyncio.sleep(random.uniform(0, LEARN_WITHIN_S))  # all processes heard of it just now
-        if epoch > self._links.topologies.routes.epoch and shard in self._watched:
-            with contextlib.suppress(ClusterError):  # the heartbeat comes to it
-                await self._links.to(shard).align()
+        try:
+            if epoch > self._links.topologies.routes.epoch and shard in self._watched:
+                with contextlib.suppress(ClusterError):  # the heartbeat comes to it
+                    await self._links.to(shard).align()
+        finally:
+            self._learning.pop(shard, None)
 
     def late_s(self, shard: str) -> float:
         return self._subscribers[shard].late_s if shard in self._subscribers else 0.0
@@ -548,6 +567,9 @@ class Node:
             elif box.idle:
                 self.mailboxes.forget(box)
         self.state.gaps.sweep()
+        self._watchdog.look(self._readers())
+        self._losses.look(now)
+        log_limit.tell_due()
         self.groups.renew(now, now + self._config.group_expiry)
         self._arrivals.expire(now)
 
@@ -592,9 +614,7 @@ class Node:
         for link, watcher in self._watched.values():
             if watcher in link.watchers:
                 link.watchers.remove(watcher)
-        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
-        readers += self._subscribers.values()
-        tasks = [reader.stop() for reader in readers]
+        tasks = [reader.stop() for reader in self._readers()]
         ours = self._tasks - {asyncio.current_task(self.loop)}
         for task in ours:
             task.cancel()
@@ -610,6 +630,10 @@ class Node:
         await asyncio.gather(*self.stop(), return_exceptions=True)
 
     # -- internals
+
+    def _readers(self) -> list[Reader[Any]]:
+        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
+        return [*readers, *self._subscribers.values()]
 
     def _want(self, box: Mailbox) -> None:
         """A receiver waits at the mailbox of a normal channel."""

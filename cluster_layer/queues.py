@@ -65,7 +65,7 @@ class QueueReader(Reader[Connection]):
     @property
     def can_ask(self) -> bool:
         """Whether the shard is not known to be away."""
-        return self._link.refusal is None
+        return self._link.trouble is None
 
     def when_asked(self, callback: Callable[[], None]) -> None:
         """Call it when the shard has been asked once more, for all who wait now.
@@ -99,6 +99,7 @@ class QueueReader(Reader[Connection]):
         self._finished.clear()
         try:
             while not self._finishing:
+                self.progress += 1
                 boxes = self._in_demand()
                 if not boxes:
                     self._wanted.clear()
@@ -117,6 +118,7 @@ class QueueReader(Reader[Connection]):
                 return
             except TimeoutError:
                 await connection.execute(("PING",))
+                self.progress += 1
 
     def _in_demand(self) -> list[Mailbox]:
         """Mailboxes with more receivers than messages, another one first each time."""

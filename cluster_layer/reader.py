@@ -30,6 +30,8 @@ class Reader(Generic[C]):
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.progress = 0  # rises whenever it has got on; a watchdog looks at it
+        self.idle = False  # there is nothing to read
         self._loop = link.loop
         self._connection: C | None = None
         link.watchers.append(self._link_changed)
@@ -44,6 +46,16 @@ class Reader(Generic[C]):
         if self._connection is not None:
             self._connection.close()
         return self._task
+
+    def begin_anew(self) -> None:
+        """Give up whatever it is stuck in."""
+        self._task.cancel()
+        if self._connection is not None:
+            self._connection.close("the reader made no progress")
+        self._task = self._loop.create_task(self._keep(), name=self._task.get_name())
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} of shard {self._link.shard}"
 
     # -- for subclasses
 
@@ -63,7 +75,10 @@ class Reader(Generic[C]):
         pause_s = 0.0
         link = self._link
         while True:
+            self.idle = True
             await self._due()
+            self.idle = False
+            self.progress += 1
             try:
                 connection = await self._open()
                 self._connection = connection

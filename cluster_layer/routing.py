@@ -54,6 +54,10 @@ class Routes:
         """Whether memberships of the group may yet be copied to this shard."""
         return self.topology.phase is Phase.PREPARED and self.shard_of(group) != shard
 
+    def owners(self) -> set[str]:
+        """Ids of the shards to which something is written."""
+        return set(self._table)
+
     def endpoints(self) -> Mapping[str, Endpoint]:
         """Shard id -> how to reach it, for all that are not down."""
         return self._endpoints

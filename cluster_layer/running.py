@@ -181,7 +181,11 @@ class Runner(ABC, Generic[S]):
         try:
             await self._load_scripts(connection)
             # Before anybody uses the link: who is behind must not write, nor join, by old routes.
-            await self._align(connection, self.keys_of(connection.incarnation))
+            keys = self.keys_of(connection.incarnation)
+            await self._align(connection, keys)
+            if self._presence is not None:
+                # Nor may a change be decided without whoever takes part from now on.
+                await connection.execute(self._presence.command(keys))
         except DeliveryUnknown as error:
             raise ShardUnavailable(self.shard, error.reason) from error
         except BaseException:

@@ -251,6 +251,7 @@ class Subscriber(Reader[SubscriberConnection]):
         while await connection.stays(HEARTBEAT_S):
             self._tick_at = monotonic()
             await connection.barrier()
+            self.progress += 1
         raise ShardUnavailable(self._link.shard, connection.lost or "lost")
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:

@@ -189,7 +189,7 @@ class _Core(ClusterChannelLayer):
         terms = USUAL if expiry is None else terms_of(expiry, (), self.expiry)
         body = encode_body(message, self.config.message_size_limit)
         if self._confirm if confirm is None else confirm:
-            self._write_here(Writer.send, channel, body, terms)
+            self._write_here(self._writing.send, channel, body, terms)
         else:
             self._queue_elsewhere(channel, body, terms, to_group=False)
 
@@ -205,7 +205,7 @@ class _Core(ClusterChannelLayer):
         terms = terms_of(expiry, exclude, self.expiry)
         body = encode_body(message, self.config.message_size_limit)
         if self._confirm if confirm is None else confirm:
-            self._write_here(Writer.group_send, group, body, terms)
+            self._write_here(self._writing.group_send, group, body, terms)
         else:
             self._queue_elsewhere(group, body, terms, to_group=True)
 

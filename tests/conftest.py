@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from cluster_layer import log_limit
 from cluster_layer.embedded import RedisServer, start_shards
 from tests.support.zookeeper import ZooKeeperServer
 
@@ -14,6 +15,12 @@ from tests.support.zookeeper import ZooKeeperServer
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("shared", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "shared")
+
+
+@pytest.fixture(autouse=True)
+def every_test_sees_its_own_logs() -> None:
+    """What another test has logged before does not count as told."""
+    log_limit.limit.forget()
 
 
 @pytest.fixture

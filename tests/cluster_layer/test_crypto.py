@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster_layer.crypto import Cipher, _XaesKey, channel_context, cipher_of, group_context
+from cluster_layer.crypto import (
+    HALF_BYTES,
+    NONCE_BYTES,
+    RUN,
+    Cipher,
+    _XaesKey,
+    channel_context,
+    cipher_of,
+    group_context,
+)
 from cluster_layer.errors import ConfigError, DecryptFailed
 
 VECTORS = json.loads(Path(__file__).parents[1].joinpath("vectors/envelope.json").read_text())
@@ -115,3 +125,14 @@ def test_a_missing_package_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
     with pytest.raises(ConfigError, match=r"pip install cluster-layer\[encryption\]"):
         cipher_of([b"key"])
+
+
+def test_no_nonce_is_used_twice_and_no_run_is_long() -> None:
+    """The first half serves for a bounded run, the second half is new for each message."""
+    sealer = cipher(b"key")
+    nonces = [sealer.seal(b"x", b"")[1 : 1 + NONCE_BYTES] for _ in range(3 * RUN)]
+    assert len(set(nonces)) == len(nonces)
+    halves = Counter(nonce[:HALF_BYTES] for nonce in nonces)
+    assert set(halves.values()) == {RUN}
+    assert len({nonce[HALF_BYTES:] for nonce in nonces}) == len(nonces)
+    assert cipher(b"key").open(sealer.seal(b"body", b"name"), b"name") == b"body"

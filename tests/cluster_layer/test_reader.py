@@ -104,7 +104,7 @@ async def test_a_defect_does_not_end_the_reading(
         await eventually_async(lambda: len(reader.lives) == 4)
         shard.rpush("numbers", "1")
         await eventually_async(lambda: reader.read == [b"1"])
-    assert caplog.text.count("LookupError: a defect") == 2
+    assert caplog.text.count("LookupError: a defect") == 1  # the second one is only counted
 
 
 async def test_a_promotion_is_noticed_without_a_disconnect(shard: Any, proxy: TcpProxy) -> None:

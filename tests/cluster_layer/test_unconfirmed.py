@@ -360,7 +360,7 @@ async def test_a_hook_that_fails_disturbs_nothing(
             for number in range(3):
                 await layer.send("normal", numbered(number))
             await layer.wait_for_confirms()
-        assert caplog.text.count("CONFIG on_gap failed") == 2
+        assert caplog.text.count("CONFIG on_gap failed") == 1  # the second one is only counted
         assert layer.stats()["unconfirmed"]["full"] == 2
         assert await receive_numbers(layer, "normal", 1) == [0]
 

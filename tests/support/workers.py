@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,9 +34,19 @@ class Worker:
     """One other process; use as an asynchronous context manager."""
 
     def __init__(
-        self, config: dict[str, Any], *, uvloop: bool = False, clock_skew_s: float = 0.0
+        self,
+        config: dict[str, Any],
+        *,
+        backend: str = "cluster_layer.ClusterChannelLayer",
+        uvloop: bool = False,
+        clock_skew_s: float = 0.0,
     ) -> None:
-        self._options = {"config": config, "uvloop": uvloop, "clock_skew_s": clock_skew_s}
+        self._options = {
+            "config": config,
+            "backend": backend,
+            "uvloop": uvloop,
+            "clock_skew_s": clock_skew_s,
+        }
         self._process: asyncio.subprocess.Process | None = None
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._last_id = 0
@@ -204,10 +215,9 @@ async def _answer(verbs: _Verbs, request: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def _work(config: dict[str, Any]) -> None:
-    from cluster_layer import ClusterChannelLayer
-
-    layer = ClusterChannelLayer(**config)
+async def _work(backend: str, config: dict[str, Any]) -> None:
+    module, _, name = backend.rpartition(".")
+    layer = getattr(import_module(module), name)(**config)
     verbs = _Verbs(layer)
     lines = asyncio.StreamReader(limit=2**26)
     loop = asyncio.get_running_loop()
@@ -220,7 +230,7 @@ async def _work(config: dict[str, Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await layer.close()
+    await (layer.close() if hasattr(layer, "close") else layer.close_pools())
 
 
 def _skew_clock(seconds: float) -> None:
@@ -238,9 +248,9 @@ def _main() -> None:
     if options["uvloop"]:
         import uvloop
 
-        uvloop.run(_work(options["config"]))
+        uvloop.run(_work(options["backend"], options["config"]))
     else:
-        asyncio.run(_work(options["config"]))
+        asyncio.run(_work(options["backend"], options["config"]))
 
 
 if __name__ == "__main__":

