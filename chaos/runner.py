@@ -82,6 +82,7 @@ class Run:
             shards=self.shards,
             processes=self.processes,
             replica=self.scenario.needs_replica,
+            aof=self.scenario.needs_aof,
             clocks=self.scenario.skewed or "shard-clock" in self.scenario.faults,
             skewed=self.scenario.skewed,
             zookeeper=self.scenario.zookeeper_servers,
