@@ -42,11 +42,14 @@ def main(clients: int, trouble: float, heal_limit: float, keep: bool) -> None:
     plan = DeploymentPlan(clients=clients, trouble_s=trouble, heal_limit_s=heal_limit)
     site = ComposeSite(_SETTINGS)
     code = 2
+    told: list[str] = []
     try:
         bring_up(site, lambda text: console.print(f"{text} ({site.project})", markup=False))
         console.print(f"up after {time.monotonic() - began:.0f} s; the chat is at {site.url}")
         with ProgressLine(console) as progress:
-            outcome = asyncio.run(run_deployment_check(site, plan, progress.show))
+            outcome = asyncio.run(run_deployment_check(site, plan, progress.show, told.append))
+        for line in told:
+            console.print(line, style="red", markup=False)
         code = report(console, outcome)
     except ClusterError as error:
         console.print(f"the check failed: {error}", style="bold red", markup=False)
