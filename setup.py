@@ -21,6 +21,7 @@ BUILD = ["build>=1.2", "setuptools>=77", "wheel"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 TEST = [
     *BUILD,
+    *DOCS,
     *BENCH,
     *CHAOS,
     *ENCRYPTION,
@@ -29,6 +30,7 @@ TEST = [
     "celery>=5.4",
     "hypothesis>=6.100",
     "kubernetes-validate>=1.30",
+    "types-PyYAML",
     "opentelemetry-sdk>=1.26",
     "mypy>=1.11",
     "psutil>=5.9",

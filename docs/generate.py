@@ -126,7 +126,8 @@ def _transitions() -> str:
     stages = [f"| {stage.name} | {stage.value} |" for stage in Stage]
     table = "\n".join(["| from | step | to |", "|---|---|---|", *rows])
     return (
-        "# Stages of a change\n\nDrawn from the table that the code obeys, `topology.transitions.LEGAL`.\n\n"
+        "# Stages of a change\n\n"
+        "Drawn from the table that the code obeys, `topology.transitions.LEGAL`.\n\n"
         f"{_drawing()}\n\n| stage | |\n|---|---|\n" + "\n".join(stages) + f"\n\n{table}\n"
     )
 
@@ -162,7 +163,8 @@ def _edge(start: Stage, end: Stage, names: list[str]) -> str:
     (x, y), (to_x, to_y) = PLACES[start], PLACES[end]
     if start is end:
         below = 1 if y > 150 else -1
-        path = f"M{x - 25},{y + 20 * below} C{x - 40},{y + 60 * below} {x + 40},{y + 60 * below} {x + 25},{y + 20 * below}"
+        begin, far = y + 20 * below, y + 60 * below
+        path = f"M{x - 25},{begin} C{x - 40},{far} {x + 40},{far} {x + 25},{begin}"
         return _arrow(path, x, y + 58 * below + 4, text)
     # Bent to the left of its direction, so that there and back are two lines.
     length = math.hypot(to_x - x, to_y - y)
@@ -174,7 +176,8 @@ def _edge(start: Stage, end: Stage, names: list[str]) -> str:
         (x + to_x) / 2 + normal[0] * across * 1.6,
         (y + to_y) / 2 + normal[1] * across * 1.6,
     )
-    path = f"M{start_at[0]:.0f},{start_at[1]:.0f} Q{middle[0]:.0f},{middle[1]:.0f} {end_at[0]:.0f},{end_at[1]:.0f}"
+    points = [f"{x:.0f},{y:.0f}" for x, y in (start_at, middle, end_at)]
+    path = f"M{points[0]} Q{points[1]} {points[2]}"
     return _arrow(path, middle[0], middle[1] + 4, text)
 
 
