@@ -10,6 +10,9 @@ from enum import Enum
 
 # What was sent this long before the kill may still have been on its way through the shard.
 IN_FLIGHT_S = 1.0
+# What was sent this long before a member's connection broke may still have been on its way to it
+# through a server that was slow, or about to die.
+BACKLOG_S = 3.0
 
 
 class Answer(Enum):
@@ -58,7 +61,7 @@ class Absence:
     until: float
 
     def covers(self, sent_at: float) -> bool:
-        return self.since - IN_FLIGHT_S <= sent_at <= self.until
+        return self.since - BACKLOG_S <= sent_at <= self.until
 
 
 @dataclass(slots=True)
