@@ -53,6 +53,7 @@ class DeploymentPlan:
     quiet_s: float = 4.0  # between two troubles
     trouble_s: float = 4.0
     heal_limit_s: float = 5.0
+    brief: bool = False  # a web host, a fourth shard and a shard's death; not the rest
 
 
 def bring_up(site: ComposeSite, tell: Callable[[str], None]) -> None:
@@ -121,7 +122,7 @@ class _Troubles:
     async def make_all(self) -> None:
         """Those first that may not cost a single message."""
         await self._talk.pass_time("all hosts up", self._plan.quiet_s, self._progress)
-        for trouble in (
+        troubles = [
             self._kill_zookeeper_leader,
             self._pause_monitor_leader,
             self._kill_web_host,
@@ -129,7 +130,10 @@ class _Troubles:
             self._pause_shard,
             self._cut_off_shard,
             self._kill_shard,
-        ):
+        ]
+        if self._plan.brief:
+            troubles = [self._kill_web_host, self._add_shard, self._kill_shard]
+        for trouble in troubles:
             self._phases.append((time.monotonic(), str(trouble.__doc__)))
             await trouble()
             await self._until_steady()

@@ -1,5 +1,6 @@
 """What deploy/ holds is what its readers accept: Kubernetes, systemd and Compose."""
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -10,6 +11,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _DEPLOY = _REPOSITORY / "deploy"
@@ -106,3 +109,21 @@ def test_the_rules_of_the_alerts_are_explained() -> None:
     documented = (_REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
     for name in named:
         assert re.search(rf"{name}\b|`{name.removeprefix('cluster_layer')}`", documented), name
+
+
+def test_the_image_gets_all_that_the_package_needs() -> None:
+    """Each requirement of the package and of the image's extras has a version and a hash."""
+    metadata = importlib.metadata.distribution("cluster-layer").requires or []
+    locked = set(
+        re.findall(r"(?m)^([\w.-]+)==", (_DEPLOY / "requirements.txt").read_text(encoding="utf-8"))
+    )
+    wanted = {
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, metadata)
+        if any(
+            requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+            for extra in ("demo", "encryption", "metrics")
+        )
+    }
+    assert {"redis", "daphne", "cryptography"} <= wanted
+    assert wanted <= {canonicalize_name(name) for name in locked}
