@@ -46,11 +46,11 @@ API = {
 PACKAGES = ("topology", "cluster_layer", "chaos")
 #: Where the drawing puts the stages of a change; a stage without a place is an error.
 PLACES = {
-    Stage.IDLE: (90, 60),
-    Stage.BETWEEN: (360, 60),
-    Stage.PREPARED: (360, 250),
-    Stage.COMMITTED: (640, 250),
-    Stage.UNDOING: (640, 60),
+    Stage.IDLE: (90, 160),
+    Stage.BETWEEN: (340, 50),
+    Stage.PREPARED: (660, 50),
+    Stage.COMMITTED: (660, 280),
+    Stage.UNDOING: (340, 280),
 }
 _BOX = (130, 40)
 
@@ -162,7 +162,7 @@ def _edge(start: Stage, end: Stage, names: list[str]) -> str:
     text = html.escape(", ".join(names))
     (x, y), (to_x, to_y) = PLACES[start], PLACES[end]
     if start is end:
-        below = 1 if y > 150 else -1
+        below = 1 if y > 200 else -1
         begin, far = y + 20 * below, y + 60 * below
         path = f"M{x - 25},{begin} C{x - 40},{far} {x + 40},{far} {x + 25},{begin}"
         return _arrow(path, x, y + 58 * below + 4, text)
