@@ -38,7 +38,7 @@ CHANNEL_LAYERS = {
         "CONFIG": {
             "topology": _topology(),
             "prefix": "chat",
-            # The check counts every message: a server on a busy machine may fall behind for a while.
+            # The check counts every message: a server on a busy machine may fall behind.
             "capacity": 1000,
             "metrics": os.environ.get("CHAT_METRICS"),
         },
