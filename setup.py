@@ -25,6 +25,7 @@ TEST = [
     *ENCRYPTION,
     *METRICS,
     *DEMO,
+    "celery>=5.4",
     "hypothesis>=6.100",
     "opentelemetry-sdk>=1.26",
     "mypy>=1.11",

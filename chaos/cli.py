@@ -27,7 +27,7 @@ from chaos.runner import MakeCluster, NotPossible, Run
 from chaos.runner import run as run_scenario
 from chaos.scenarios import ALL, SCENARIOS, SMOKE, Scenario
 from chaos.slices import history_events
-from chaos.totals import Totals, told, totals_of
+from chaos.totals import Totals, fault_table, saved, told, totals_of
 from chaos.workloads import WORKLOADS
 from topology.errors import ClusterError
 
@@ -55,7 +55,8 @@ def list_all() -> None:
         click.echo(f"  {name:18} {_first_line(fault.__doc__)}")
     click.echo("scenarios: WORKLOAD/FAULT; WORKLOAD/calm (no fault); WORKLOAD/skewed (the shards'")
     click.echo("  clocks are days apart); WORKLOAD/static (no ZooKeeper while processes die);")
-    click.echo("  WORKLOAD/storm and WORKLOAD/zookeeper-storm (all mixed);")
+    click.echo("  WORKLOAD/storm and WORKLOAD/zookeeper-storm (all mixed); WORKLOAD/changes (all")
+    click.echo("  planned changes) and WORKLOAD/change-storm (with other faults);")
     click.echo(f"  all ({len(ALL)} of them: each fault in two workloads); smoke ({len(SMOKE)})")
 
 
@@ -196,6 +197,29 @@ def check_command(path: Path, slices: Path | None) -> None:
             name = f"{path.stem}-{found.invariant}-{number}.jsonl"
             _write(slices / name, history_events(found, report.header))
     raise SystemExit(exit_code([report]))
+
+
+@main.command("sum")
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="REPORT.json...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+def sum_command(paths: tuple[Path, ...]) -> None:
+    """Add up what several reports have shown; exit code as of one run of them all."""
+    reports: list[Report] = []
+    for path in paths:
+        try:
+            reports += saved(path.read_text("utf-8"))
+        except (ClusterError, OSError) as error:
+            click.echo(f"error: {path}: {error}", err=True)
+            raise SystemExit(EXIT_NOT_RUN) from error
+    totals = totals_of(reports)
+    for line in (*told(totals), "", *fault_table(totals)):
+        click.echo(line)
+    raise SystemExit(exit_code(reports))
 
 
 def _write(path: Path, events: Sequence[Event]) -> None:

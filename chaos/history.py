@@ -112,12 +112,16 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One life of a process; `killed` unless it ended by itself at the end of the run."""
+    """One life of a process; `killed` unless it ended by itself at the end of the run.
+
+    It could begin to work at `ready_s`, which is 0 if nobody saw that.
+    """
 
     process: str
     began_s: float
     ended_s: float
     killed: bool = False
+    ready_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,13 @@ def _number(invariant: str) -> int:
 
 
 _STORMY: Final = tuple(name for name, fault in FAULTS.items() if fault.in_storms)
-_ZOOKEEPER: Final = tuple(name for name, fault in FAULTS.items() if Need.ZOOKEEPER in fault.needs)
+_CHANGES: Final = tuple(name for name, fault in FAULTS.items() if fault.invariant == "P5")
+_ZOOKEEPER: Final = tuple(name for name, fault in FAULTS.items() if fault.invariant == "P7")
+#: What planned changes go on under: links and processes fail, shards stay.
+_AMID_CHANGES: Final = ("latency", "sliced", "reset-storm", "reply-lost", "process-kill")
+
+
+_PLAIN_CHANGES: Final = ("shard-add", "shard-weight", "shard-drain", "shard-remove")
 
 
 def _of(workload: str) -> Iterable[Scenario]:
@@ -116,6 +122,8 @@ def _of(workload: str) -> Iterable[Scenario]:
     yield Scenario(f"{workload}/static", workload, ("zookeeper-lost", "process-kill"), STATIC)
     yield Scenario(f"{workload}/storm", workload, _STORMY, STORM)
     yield Scenario(f"{workload}/zookeeper-storm", workload, (*_STORMY, *_ZOOKEEPER), STORM)
+    yield Scenario(f"{workload}/changes", workload, _PLAIN_CHANGES, CHANGING)
+    yield Scenario(f"{workload}/change-storm", workload, (*_AMID_CHANGES, *_CHANGES), STORM)
 
 
 #: Name -> scenario: each workload without faults, with each fault, and with all of them mixed.
@@ -130,6 +138,7 @@ def _all() -> tuple[str, ...]:
     names = [f"{workload}/{kind}" for workload in workloads for kind in ("calm", "storm")]
     names += ["mixed/static", "normal/static", "mixed/skewed", "expiry/skewed"]
     names += ["groups/zookeeper-storm", "churn/zookeeper-storm"]
+    names += ["volume/changes", "mixed/change-storm", "normal/change-storm", "groups/change-storm"]
     for index, fault in enumerate(FAULTS):
         # Far apart, so that in the end each workload meets all kinds of faults.
         pair = (workloads[index % len(workloads)], workloads[(index + 4) % len(workloads)])
@@ -148,4 +157,6 @@ SMOKE: Final = (
     "mixed/clock-step",
     "direct/upgrade",
     "direct/zookeeper-lost",
+    "mixed/shard-add",
+    "groups/shard-lost",
 )

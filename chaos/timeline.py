@@ -28,6 +28,9 @@ class Timeline:
     windows: tuple[Window, ...]  # times since the begin
 
 
+NOTHING: Final = Timeline(0.0, {}, {}, {}, ())
+
+
 def timeline_of(history: History) -> Timeline:
     began_s = history.header.began_s
     seconds = max(history.header.ended_s - began_s, STEP_S)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from chaos.checkers.base import Verdict
-from chaos.report import Report
+from chaos.checkers.base import Finding, Verdict
+from chaos.history import Header, MalformedHistory, Window
+from chaos.report import FaultRow, Report
+from chaos.timeline import NOTHING
 
 
 @dataclass(slots=True)
@@ -15,6 +19,7 @@ class Totals:
     """Sums over runs. `struck` counts strikes of a fault that provably had an effect."""
 
     runs: Counter[Verdict] = field(default_factory=Counter)
+    scenarios: set[str] = field(default_factory=set)
     seeds: set[int] = field(default_factory=set)
     written: int = 0
     sent: int = 0  # written, and not refused for certain
@@ -29,6 +34,7 @@ class Totals:
     longest_call_s: float = 0.0
 
     def add(self, report: Report) -> None:
+        self.scenarios.add(report.header.scenario)
         self.runs[report.verdict] += 1
         self.seeds.add(report.header.seed)
         self.written += report.writes
@@ -60,13 +66,46 @@ def totals_of(reports: Sequence[Report]) -> Totals:
     return totals
 
 
+def saved(text: str) -> list[Report]:
+    """The runs of a report.json, without what happened in them; MalformedHistory."""
+    try:
+        return [_report(run) for run in json.loads(text)["runs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedHistory("this is no report.json") from error
+
+
+def _report(run: Mapping[str, Any]) -> Report:
+    findings = (Finding(**{**one, "verdict": Verdict(one["verdict"])}) for one in run["findings"])
+    rows = (FaultRow(**{**row, "window": Window(**row["window"])}) for row in run["faults"])
+    counts = {name: run[name] for name in ("writes", "sent", "unknown", "deliveries")}
+    return Report(
+        header=Header(**run["header"]),
+        findings=tuple(findings),
+        faults=tuple(rows),
+        timeline=NOTHING,
+        **counts,
+    )
+
+
+def fault_table(totals: Totals) -> list[str]:
+    """As Markdown: each fault with the workloads in which it struck, how often, how it healed."""
+    rows = ["| fault | workloads | strikes | longest healing, s |", "|---|---|---|---|"]
+    for fault, strikes in sorted(totals.struck.items()):
+        workloads = " ".join(sorted(totals.workloads[fault]))
+        heal_s = totals.heal_s.get(fault)
+        healed = "" if heal_s is None else f"{heal_s:.2f}"
+        rows.append(f"| `{fault}` | {workloads} | {strikes} | {healed} |")
+    return rows
+
+
 def told(totals: Totals) -> list[str]:
     """For a terminal, and for whoever writes it down."""
     runs = ", ".join(f"{count} {verdict}" for verdict, count in sorted(totals.runs.items()))
     broken = [f"{name} {count:,}" for name, count in sorted(totals.broken.items()) if count]
     strikes = sum(totals.struck.values())
     lines = [
-        f"runs: {runs}; seeds {min(totals.seeds)} to {max(totals.seeds)}",
+        f"runs: {runs}, of {len(totals.scenarios)} scenarios; "
+        f"seeds {min(totals.seeds)} to {max(totals.seeds)}",
         f"messages: {totals.sent:,} sent ({totals.written - totals.sent:,} more were refused), "
         f"{totals.deliveries:,} deliveries, {totals.unknown:,} of unknown outcome",
         f"faults: {strikes:,} strikes of {len(totals.struck)} kinds; "

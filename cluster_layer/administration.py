@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from cluster_layer import scripts
@@ -24,7 +25,7 @@ from cluster_layer.keyspace import BATCH, MEMBERS, QUEUE, Found, keys_of, leftov
 from cluster_layer.links import Link
 from cluster_layer.permissions import permissions_of
 from cluster_layer.presence import Presence
-from cluster_layer.reports import by_process, milliseconds, pairs, reports_on
+from cluster_layer.reports import Sightings, by_process, milliseconds, pairs, sightings_on
 from cluster_layer.routing import endpoint_of
 from cluster_layer.running import LinkSettings
 from cluster_layer.topologies import Topologies
@@ -92,10 +93,20 @@ class Administration:
 
         return {shard: reason for shard, _, reason in await self._on_each(shards, bring) if reason}
 
-    async def processes(self) -> dict[str, ProcessReport]:
+    async def processes(
+        self,
+        *,
+        complete: bool = False,
+        without: Collection[str] = (),
+        within_s: float | None = None,
+    ) -> dict[str, ProcessReport]:
         """See the port."""
-        found = await self._on_each(self._up(self.topology), self._reports_on)
-        return by_process(report for _, reports, _ in found for report in reports or ())
+        asked = [shard for shard in self._up(self.topology) if shard not in without]
+        found = await self._on_each(asked, partial(self._sightings_within, within_s))
+        for shard, sightings, reason in found:
+            if sightings is None and complete:
+                raise ShardUnavailable(shard, reason)
+        return by_process(sightings for _, sightings, _ in found if sightings)
 
     async def report(self, unreachable: Mapping[str, str]) -> None:
         """See the port."""
@@ -318,9 +329,16 @@ class Administration:
 
         return list(await asyncio.gather(*map(attempt, shards)))
 
-    async def _reports_on(self, shard: str) -> list[ProcessReport]:
+    async def _sightings_within(self, within_s: float | None, shard: str) -> Sightings:
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._sightings_on(shard)
+        except TimeoutError:
+            raise ShardUnavailable(shard, f"no answer within {within_s:g} s") from None
+
+    async def _sightings_on(self, shard: str) -> Sightings:
         link = self._link(shard)
-        return await reports_on(await link.ready(), link.keys.cluster)
+        return await sightings_on(await link.ready(), link.keys.cluster)
 
 
 class _Batch(NamedTuple):

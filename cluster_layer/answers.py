@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cluster_layer import scripts
 from cluster_layer.connection import Connection
+from cluster_layer.session import CommandRefused
 
 KEPT_MS: Final = 60_000  # how long answers that nobody reads stay on a shard
 POLL_S: Final = (0.001, 0.05)  # first and longest pause between two looks
@@ -17,7 +18,13 @@ POLL_S: Final = (0.001, 0.05)  # first and longest pause between two looks
 
 async def give(connection: Connection, key: bytes, answer: str | bytes) -> None:
     """Answer a question. ClusterError: whoever asked may not hear of it."""
-    await connection.execute(("EVAL", scripts.ANSWER.text, 1, key, answer, KEPT_MS))
+    command = ("EVALSHA", scripts.ANSWER.sha, 1, key, answer, KEPT_MS)
+    try:
+        await connection.execute(command)
+    except CommandRefused as refusal:
+        if "NOSCRIPT" not in refusal.reason:
+            raise
+        await connection.execute(("SCRIPT", "LOAD", scripts.ANSWER.text), command)
 
 
 async def wait_for(connection: Connection, key: bytes, count: int, timeout_s: float) -> bool:

@@ -47,7 +47,9 @@ class Recipient(Protocol):
     def obey(self, control: Control) -> bool: ...
     def forget(self, box: Mailbox) -> None: ...
     def inboxes_on(self, shard: str) -> Collection[str]: ...
+    def has_inbox(self, name: str) -> bool: ...
     def late_s(self, shard: str) -> float: ...
+    def on_announcement(self, shard: str, epoch: int) -> None: ...
     def shard_time_ms(self, shard: str) -> float: ...
     def come_to_the_end(self, lane: Lane) -> Awaitable[None]: ...
 
@@ -110,7 +112,7 @@ class Arrivals:
         except (ValueError, MalformedEnvelope):
             self._counters.lose(Loss.MALFORMED)
             return
-        kind, ttl_ms, _, marks, body, exclude = envelope
+        kind, ttl_ms, _, marks, body, exclude, _ = envelope
         group = "" if kind == CONTROL else keys.group_of(channel)
         now = time.monotonic()
         deadline = now + ttl_ms / 1000 - self._recipient.late_s(shard)
@@ -133,10 +135,10 @@ class Arrivals:
         now = time.monotonic()
         for position, added_ms, data in entries:
             envelope = self._addressed(shard, data)
-            if envelope is None:
-                self._counters.lose(Loss.MALFORMED)
+            if isinstance(envelope, Loss):
+                self._counters.lose(envelope)
                 continue
-            kind, ttl_ms, channel, marks, body, _ = envelope
+            kind, ttl_ms, channel, marks, body, *_ = envelope
             left_ms = ttl_ms - max(0, now_ms - added_ms)
             if left_ms <= 0 and kind == MESSAGE:
                 self._expired(str(channel), ttl_ms)
@@ -148,15 +150,19 @@ class Arrivals:
                 arrival = _Arrival(envelope, "", position, now + left_ms / 1000, data)
                 self._offer(lane, arrival, now)
 
-    def _addressed(self, shard: str, data: bytes) -> Envelope | None:
-        """The envelope in an entry; None: it is none of ours, or not for us."""
+    def _addressed(self, shard: str, data: bytes) -> Envelope | Loss:
+        """The envelope in an entry, or why it is not for us."""
         try:
             envelope = decode(data, self._mailboxes.find)
         except MalformedEnvelope:
-            return None
-        channel = envelope.channel
-        inboxes = self._recipient.inboxes_on(shard)
-        return envelope if channel is not None and inbox_name(channel) in inboxes else None
+            return Loss.MALFORMED
+        if envelope.channel is None:
+            return Loss.MALFORMED
+        inbox = inbox_name(envelope.channel)
+        if inbox in self._recipient.inboxes_on(shard):
+            return envelope
+        # We went on without the rest of an inbox that has another home now: nobody waits for it.
+        return Loss.ORDER if self._recipient.has_inbox(inbox) else Loss.MALFORMED
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> bool:
         """An item that was popped for a normal channel; False: nobody waits for it any more."""
@@ -265,9 +271,11 @@ class Arrivals:
         return channel_context(self._prefix, channel) if self._sealed else b""
 
     def _offer(self, lane: Lane, arrival: _Arrival, now: float) -> None:
-        kind, marks = arrival.envelope.kind, arrival.envelope.marks
+        kind, marks, epoch = arrival.envelope.kind, arrival.envelope.marks, arrival.envelope.epoch
+        if epoch > self.lanes.epoch:
+            self._recipient.on_announcement(lane.shard, epoch)
         taken = self.lanes.offer(
-            lane, arrival.position, marks, arrival, now, droppable=kind != CONTROL
+            lane, arrival.position, marks, arrival, now, droppable=kind != CONTROL, epoch=epoch
         )
         if not taken:
             self._counters.lose(Loss.ORDER)

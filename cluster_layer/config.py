@@ -108,7 +108,7 @@ class Config:
             hosts=hosts,
             topology=topology,
             topology_cache=_topology_cache(config, topology),
-            addresses=_addresses(config.get("addresses"), topology is not None),
+            addresses=addresses_from(config.get("addresses"), topology is not None),
             channel_capacity=_channel_capacity(config.get("channel_capacity")),
             symmetric_encryption_keys=_keys(config.get("symmetric_encryption_keys")),
             **values,
@@ -327,7 +327,8 @@ def default_topology_cache(url: str) -> Path | None:
     return home / "cluster-layer" / f"topology-{digest[:16]}.json"
 
 
-def _addresses(value: object, has_topology: bool) -> dict[str, Endpoint]:
+def addresses_from(value: object, has_topology: bool = True) -> dict[str, Endpoint]:
+    """CONFIG addresses, checked. ConfigError."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(shard, str) for shard in value):

@@ -1,15 +1,14 @@
 """One auto-pipelined connection to one shard.
 
-From its opening on (`opening.py`) the transport is ours:
-all commands of one loop tick share one write, replies are matched in order, nothing is ever sent
-again, and a reply that is overdue breaks the connection, because behind it every later reply would
-be late as well.
+Once it is open (`opening.py`), all commands of one loop tick share one write, replies are matched
+in order, nothing is ever sent again, and a reply that is overdue breaks the connection, because
+behind it every later reply would be late as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -46,6 +45,7 @@ class Connection(asyncio.Protocol, Session):
 
     def __init__(self, shard: str, timeout_s: float) -> None:
         Session.__init__(self, shard, timeout_s)
+        self.fell_silent = False  # lost because an answer was overdue
         self._loop = asyncio.get_running_loop()
         self._batch = Batch()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -54,6 +54,9 @@ class Connection(asyncio.Protocol, Session):
         self._flush_due = False
         self._paused = False
         self._received = 0  # reads that brought something
+        #: Called before a write, and when the connection is lost, for commands that are not put
+        #: together yet.
+        self.post_rest: Callable[[], None] | None = None
         self._checker = self._loop.call_later(CHECK_S, self._check)
 
     @classmethod
@@ -99,7 +102,7 @@ class Connection(asyncio.Protocol, Session):
         """
         future = self._loop.create_future()
         if self._queue(commands, future, monotonic() + (timeout_s or self.timeout_s)):
-            self._write_soon()
+            self.write_soon()
         return future
 
     def post(self, commands: Sequence[Command], waiter: Caller, deadline: float) -> None:
@@ -110,7 +113,7 @@ class Connection(asyncio.Protocol, Session):
         """
         if self._queue(commands, waiter, deadline):
             if self._batch.unsent < WRITE_AT:
-                self._write_soon()
+                self.write_soon()
             else:
                 self._flush()
 
@@ -137,6 +140,8 @@ class Connection(asyncio.Protocol, Session):
         self._checker.cancel()
         if self._transport is not None:
             self._transport.abort()
+        if self.post_rest is not None:
+            self.post_rest()
         unsent, sent = self._batch.abandon()
         _fail(unsent, ShardUnavailable, self.shard, reason)
         _fail(sent, DeliveryUnknown, self.shard, reason)
@@ -187,7 +192,8 @@ class Connection(asyncio.Protocol, Session):
     def _on_reply(self, reply: Any) -> None:
         self._batch.resolve(reply)
 
-    def _write_soon(self) -> None:
+    def write_soon(self) -> None:
+        """Write at the end of this step of the loop."""
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
@@ -196,6 +202,8 @@ class Connection(asyncio.Protocol, Session):
         return self._batch.overdue(now)
 
     def _flush(self) -> None:
+        if self.post_rest is not None:
+            self.post_rest()
         self._flush_due = False
         if self._paused or self.lost is not None or self._transport is None:
             return
@@ -213,6 +221,7 @@ class Connection(asyncio.Protocol, Session):
     def _judge(self, received: int) -> None:
         """An answer was overdue when so many reads had brought something."""
         if self._received == received and self._overdue(monotonic()):
+            self.fell_silent = True
             self.close(f"no answer within {self.timeout_s:g} s")
         else:
             self._check()

@@ -113,6 +113,8 @@ class Endpoint:
         deadline. With Sentinel every connect() asks for the master anew.
         """
         options = {**self._options, **_common_options(connect_timeout_s)}
+        if options.keys().isdisjoint(_NAMES):
+            options |= _nameless(self.scheme)
         if self.scheme in _SENTINEL_SCHEMES:
             from cluster_layer.sentinel import MasterConnection, MasterTLSConnection
 
@@ -141,6 +143,8 @@ class Endpoint:
 
 
 _SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+# Options that say what redis-py tells servers of itself; the newest first.
+_NAMES = ("driver_info", "lib_name", "lib_version")
 
 
 def endpoints_of(hosts: Iterable[object]) -> tuple[Endpoint, ...]:
@@ -285,6 +289,18 @@ def _common_options(connect_timeout_s: float, *, blocking: bool = False) -> dict
         "socket_timeout": connect_timeout_s if blocking else None,
         "socket_connect_timeout": connect_timeout_s,
     }
+
+
+@cache
+def _nameless(scheme: str) -> Mapping[str, None]:
+    """Options that keep redis-py from telling its name and version to every server.
+
+    It looks them up for each connection, which takes more than a millisecond.
+    """
+    known = _option_names("rediss" if scheme == "rediss+sentinel" else scheme.partition("+")[0])
+    # Where there is the newest, the others are deprecated.
+    names = _NAMES[:1] if _NAMES[0] in known else _NAMES[1:]
+    return dict.fromkeys(name for name in names if name in known)
 
 
 def _host_and_port(host: str, port: int) -> str:

@@ -1,8 +1,9 @@
 """What travels through Redis: a small outer array around an already encoded body.
 
-``outer = [version, kind, ttl_ms, channel, marks, body]`` as msgpack, and the excluded members of
-the group if there are any; `docs/wire-format.md` has the bytes. The body is one opaque binary: a
-fan-out to thousands of members copies it, and only receive() decodes it.
+``outer = [version, kind, ttl_ms, channel, marks, body]`` as msgpack, and, if there are any, the
+excluded members of the group and the epoch of the marks; `docs/wire-format.md` has the bytes. The
+body is one opaque binary: a fan-out to thousands of members copies it, and only receive() decodes
+it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Envelope(NamedTuple):
     `ttl_ms` is a duration. `channel` is the full name for a message to one process-specific
     channel, None in a group message and on a normal channel. `marks` say, by shard id, "deliver
     this only after what its writer wrote there". `exclude` names members of the group that must not
-    get it.
+    get it. `epoch` is the latest one by which an inbox of the marks was chosen; 0: they name none.
     """
 
     kind: int
@@ -59,6 +60,7 @@ class Envelope(NamedTuple):
     marks: Marks | None
     body: bytes
     exclude: frozenset[str] = _NOBODY
+    epoch: int = 0
 
 
 def encode_body(message: object, limit: int) -> bytes:
@@ -108,6 +110,7 @@ def encode(
     marks: Marks | None,
     body: bytes,
     exclude: frozenset[str] = _NOBODY,
+    epoch: int = 0,
 ) -> bytes:
     """The bytes of one message; the arguments are those of Envelope and are not checked."""
     if marks:
@@ -115,10 +118,12 @@ def encode(
             shard: mark if mark.doubts else mark[:3]  # type: ignore[misc]
             for shard, mark in marks.items()
         }
-    if exclude:
-        excluding: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body, sorted(exclude)))
-        return excluding
-    data: bytes = _pack((VERSION, kind, ttl_ms, channel, marks, body))
+    fields: tuple[object, ...] = (VERSION, kind, ttl_ms, channel, marks, body)
+    if exclude or epoch:
+        fields = (*fields, sorted(exclude) or None)
+    if epoch:
+        fields = (*fields, epoch)
+    data: bytes = _pack(fields)
     return data
 
 
@@ -158,8 +163,8 @@ def decode(data: bytes, known: Callable[[str], object] = lambda _channel: None) 
         _check_channel(channel)
     if marks is not None:
         marks = _checked_marks(marks)
-    exclude = _NOBODY if len(fields) == 6 else _checked_excluded(fields[6])
-    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body, exclude))
+    exclude, epoch = _checked_more(fields[6:])
+    envelope: Envelope = _new(Envelope, (kind, ttl_ms, channel, marks, body, exclude, epoch))
     return envelope
 
 
@@ -170,6 +175,16 @@ def _check_channel(channel: object) -> None:
         raise MalformedEnvelope(str(error)) from error
     if not is_process_specific(str(channel)):
         raise MalformedEnvelope(f"addressed to {channel!r}, no process-specific channel")
+
+
+def _checked_more(fields: list[Any]) -> tuple[frozenset[str], int]:
+    """The fields that most messages lack: the excluded, and the epoch of the marks."""
+    if not fields:
+        return _NOBODY, 0
+    epoch = fields[1] if len(fields) > 1 else 0
+    if not _is_natural(epoch):
+        raise MalformedEnvelope(f"impossible epoch {epoch!r:.60}")
+    return _checked_excluded(fields[0]), epoch
 
 
 def _checked_excluded(names: object) -> frozenset[str]:

@@ -178,9 +178,10 @@ class Hosts:
         connected = dict.fromkeys(self.routes.endpoints(), False)
         for runtime in self.runtimes():
             for shard, up in runtime.links.connected().items():
-                connected[shard] = connected.get(shard, False) or up
+                if shard in connected:  # its loop may not have heard that there is no such shard
+                    connected[shard] = connected[shard] or up
         if self._seats is not None:
-            connected |= dict.fromkeys(self._seats.connected(), True)
+            connected |= {shard: True for shard in self._seats.connected() if shard in connected}
         return connected
 
     def _follow_store(self, topology: Topology) -> None:
@@ -278,6 +279,7 @@ class Hosts:
         if self._previous is not None:
             node.adopt(self._previous)
             self._previous = None
+        runtime.links.report()
         return node
 
     def _move_to_background(self, node: Node) -> Node:

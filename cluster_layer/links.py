@@ -12,10 +12,11 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
+from cluster_layer.combining import Combiner
 from cluster_layer.connection import Caller, Connection
 from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
@@ -31,9 +32,9 @@ from cluster_layer.running import (
     Runner,
     redirection,
 )
-from cluster_layer.scripts import Script
 from cluster_layer.session import NothingListens
 from cluster_layer.topologies import Topologies
+from cluster_layer.writes import Append, Write
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
@@ -62,6 +63,7 @@ class Link(Runner[Connection]):
             Callable[[], None]
         ] = []  # called when it has come up, gone down, or failed to
         self._latest: Connection | None = None
+        self._combiner: Combiner | None = None  # that of the latest connection
         self._retired = False
         self._refusal: str | None = None  # why the last attempt failed, until one succeeds
         self.loop = self._loop = asyncio.get_running_loop()
@@ -95,9 +97,16 @@ class Link(Runner[Connection]):
             raise ShardUnavailable(self.shard, "not connected") from None
 
     @property
-    def refusal(self) -> str | None:
-        """Why the shard can't be reached; None: it can, or nobody knows yet."""
-        return self._refusal if self.connection is None else None
+    def trouble(self) -> str | None:
+        """Why the shard can't be reached; None: it can, or nobody knows yet.
+
+        A connection that was cut says nothing yet, one on which the shard fell silent does: another
+        attempt takes as long again.
+        """
+        if self.connection is not None:
+            return None
+        latest = self._latest
+        return self._refusal or (latest.lost if latest is not None and latest.fell_silent else None)
 
     def report(self) -> None:
         """Tell the shard about this process as soon as can be; it is told again anyway."""
@@ -105,22 +114,27 @@ class Link(Runner[Connection]):
             command = self._presence.command(self.keys)
             self.connection.call((command,)).add_done_callback(_look_at)
 
-    def post(
-        self,
-        connection: Connection,
-        script: Script,
-        epoch: int,
-        build: Build,
-        waiter: Caller,
-    ) -> float:
+    def combined(self, write: Write) -> Awaitable[Any] | None:
+        connection = self.connection
+        if type(write) is not Append or self._combiner is None or connection is None:
+            return None
+        if not connection.busy:  # who writes one after the other is alone, and the first may be
+            return None
+        answer = self._loop.create_future()
+        self._combiner.add(write, answer)
+        return answer
+
+    def post(self, connection: Connection, write: Write, waiter: Caller) -> float:
         """As `run`, without waiting and without a second try; the monotonic time of its fence.
 
         The waiter gets the reply, an error reply too, or ShardUnavailable or DeliveryUnknown; after
         the latter, see `settled`.
         """
-        timeout_s = self.settings.timeout_s
-        fence = monotonic() + timeout_s
-        connection.post((self._command(connection, script, epoch, build),), waiter, fence)
+        if type(write) is Append and self._combiner is not None:
+            return self._combiner.add(write, waiter)
+        fence = monotonic() + self.settings.timeout_s
+        command = self._command(connection, write.script, write.epoch, write.build, fence)
+        connection.post((command,), waiter, fence)
         return fence
 
     async def settled(self, fence: float, life: str) -> None:
@@ -220,7 +234,6 @@ class Link(Runner[Connection]):
         """Use a connection until it is lost."""
         connection.on_lost = self._went_down
         self._came_up(connection)
-        self.report()  # before anything else is written here: a change waits for those it knows of
         while await connection.stays(HEARTBEAT_S):
             try:
                 await self.look(connection)
@@ -228,11 +241,19 @@ class Link(Runner[Connection]):
                 connection.close(error.reason)
         logger.warning("shard %s: connection lost (%s)", self.shard, connection.lost)
 
+    def _combiner_over(self, connection: Connection) -> Combiner:
+        def post(write: Write, build: Build, waiter: Caller, fence: float) -> None:
+            command = self._command(connection, write.script, write.epoch, build, fence)
+            connection.post((command,), waiter, fence)
+
+        return Combiner(connection, post)
+
     def _came_up(self, connection: Connection) -> None:
         if self.keys.incarnation:
             self._counters.shards[self.shard].reconnects += 1
         self.keys = self.keys_of(connection.incarnation)
         self.connection = self._latest = connection
+        self._combiner = self._combiner_over(connection)
         self._refusal = None
         if not self._attempt.done():
             self._attempt.set_result(connection)
@@ -335,7 +356,7 @@ class Links(Homes[Link]):
     def unreachable(self) -> dict[str, str]:
         """Shard id -> why, for those that this loop has tried to reach and can't."""
         links = list(self._links.items())
-        return {shard: link.refusal for shard, link in links if link.refusal is not None}
+        return {shard: link.trouble for shard, link in links if link.trouble is not None}
 
     def _changed(self) -> None:
         """A link has come up or gone down: who decides about shards must not wait to hear of it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 from cluster_layer.connection import Connection
 from cluster_layer.endpoints import Endpoint
@@ -15,7 +16,7 @@ from cluster_layer.keys import ClusterKeys
 from cluster_layer.keyspace import leftovers_on
 from cluster_layer.overview import Permissions
 from cluster_layer.permissions import permissions_of
-from cluster_layer.reports import by_process, reports_on
+from cluster_layer.reports import Sightings, by_process, sightings_on
 from cluster_layer.routing import endpoint_of
 from topology.errors import ClusterError
 from topology.hashing import SLOTS
@@ -39,7 +40,7 @@ class Lookout:
     ) -> None:
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
-        self._endpoint_for = endpoint_for
+        self._endpoint_for = cache(endpoint_for)
         self._connections: dict[Shard, Connection] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -62,12 +63,12 @@ class Lookout:
     ) -> dict[str, ProcessReport]:
         """Process id -> report, of all processes of which a shard in use knows."""
 
-        async def reports(shard: Shard) -> list[ProcessReport]:
+        async def sightings(shard: Shard) -> Sightings:
             keys, _ = self._keys(topology, shard, statuses)
-            return await reports_on(await self._connection(shard), keys)
+            return await sightings_on(await self._connection(shard), keys)
 
-        found = await self._of_each(_usable(topology, statuses), reports)
-        return by_process(report for reports in found.values() for report in reports or ())
+        found = await self._of_each(_usable(topology, statuses), sightings)
+        return by_process(seen for seen in found.values() if seen)
 
     async def permissions(
         self,
@@ -160,9 +161,9 @@ def _usable(topology: Topology, statuses: Mapping[str, ShardStatus]) -> list[Sha
 
 
 @asynccontextmanager
-async def open_lookout(**options: float) -> AsyncIterator[Lookout]:
+async def open_lookout(**options: Any) -> AsyncIterator[Lookout]:
     """A lookout whose connections are closed at the end; see `Lookout` for the options."""
-    lookout = Lookout(**options)  # type: ignore[arg-type]  # times
+    lookout = Lookout(**options)
     try:
         yield lookout
     finally:

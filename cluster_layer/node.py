@@ -104,6 +104,7 @@ class Node:
         self._presence = presence
         self._watched: dict[str, tuple[Link, Callable[[], None]]] = {}
         self._settling: asyncio.Task[None] | None = None
+        self._learning: dict[str, int] = {}  # shard -> the epoch that is being read from there
         self._routes: Routes | None = None  # by which this node serves
         self.follow()
         self._watchdog = Watchdog()
@@ -169,6 +170,7 @@ class Node:
         for box in self.mailboxes:
             if box.waiters and not is_process_specific(box.name):
                 self._want(box)
+        self._arrivals.lanes.learn(self._links.routes.epoch)
         if self._settling is not None:
             self._settling.cancel()
         self._settling = self._spawn(self._settle(self._links.routes))
@@ -408,6 +410,9 @@ class Node:
     def inboxes_on(self, shard: str) -> Collection[str]:
         return self._inboxes_on[shard]
 
+    def has_inbox(self, name: str) -> bool:
+        return name in self.state.inboxes
+
     def last_position(self, shard: str, incarnation: str) -> int | None:
         return self.state.positions.get((shard, incarnation))
 
@@ -500,15 +505,20 @@ class Node:
         return True
 
     def on_announcement(self, shard: str, epoch: int) -> None:
-        if epoch > self._links.topologies.routes.epoch:
+        """A shard serves a newer topology: it has said so, or what has come from there does."""
+        if epoch > max(self._links.topologies.routes.epoch, self._learning.get(shard, 0)):
+            self._learning[shard] = epoch
             self._spawn(self._learn(shard, epoch))
 
     async def _learn(self, shard: str, epoch: int) -> None:
         """Get a topology that a shard announces, unless another one is quicker."""
         await asyncio.sleep(random.uniform(0, LEARN_WITHIN_S))  # all processes heard of it just now
-        if epoch > self._links.topologies.routes.epoch and shard in self._watched:
-            with contextlib.suppress(ClusterError):  # the heartbeat comes to it
-                await self._links.to(shard).align()
+        try:
+            if epoch > self._links.topologies.routes.epoch and shard in self._watched:
+                with contextlib.suppress(ClusterError):  # the heartbeat comes to it
+                    await self._links.to(shard).align()
+        finally:
+            self._learning.pop(shard, None)
 
     def late_s(self, shard: str) -> float:
         return self._subscribers[shard].late_s if shard in self._subscribers else 0.0

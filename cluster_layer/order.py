@@ -166,6 +166,15 @@ class Trail:
                 marks[other] = Mark(incarnation, inbox, group, doubts)
         return marks or None
 
+    def epoch_of(self, marks: Mapping[str, Mark]) -> int:
+        """The latest epoch by which an inbox of these marks was chosen; 0: they name no inbox.
+
+        A receiver that does not know it yet may not know either that it has an inbox there.
+        """
+        return max(
+            (self._written[s][5] for s, mark in marks.items() if _names_inbox(mark)), default=0
+        )
+
     def _with(self, shard: str, entry: _Entry) -> Trail:
         written = dict(self._written)
         written.pop(shard, None)  # the latest comes last
@@ -176,6 +185,10 @@ class Trail:
             self.uncertain and any(other[4] for other in written.values())
         )
         return Trail(written, uncertain=uncertain)
+
+
+def _names_inbox(mark: Mark) -> bool:
+    return mark.inbox is not None or any(doubt.kind == INBOX for doubt in mark.doubts)
 
 
 class _Need(NamedTuple):
@@ -211,6 +224,9 @@ class _Held:
     since: float
     serial: int
     fingerprint: int | None = None  # once somebody has asked for it
+    #: Until this epoch is known, what the marks stand for here is not.
+    epoch: int = 0
+    marks: Mapping[str, Mark] | None = None
 
 
 class _LaneState:
@@ -236,7 +252,8 @@ class Sequencer:
     `deliver(lane, item)` is called in an order that P3 allows; `ask(lane)` requests a barrier of a
     lane, which is answered by `begin` and `reached`. `fingerprint(item)` is what a writer calls it
     that does not know its position. `overtaken(lane, incarnation, fingerprint)` tells that this,
-    if it has been written to a lane until now, must not be delivered any more.
+    if it has been written to a lane until now, must not be delivered any more. `epoch` is that of
+    the topology by which lanes are open or expected; what is marked by a later one waits for it.
     """
 
     def __init__(
@@ -259,8 +276,15 @@ class Sequencer:
         self._foreign: dict[Lane, dict[str, int]] = {}  # others -> the first message that named it
         self._blocked: dict[tuple[Lane, str], None] = {}
         self._serial = 0
+        self.epoch = 0
 
     # -- lanes
+
+    def learn(self, epoch: int) -> None:
+        """The lanes are those of this epoch's topology now."""
+        if epoch > self.epoch:
+            self.epoch = epoch
+            self._progress()
 
     def expect(self, lane: Lane) -> None:
         """Messages may be waiting for us on this lane, which is about to be connected."""
@@ -342,22 +366,28 @@ class Sequencer:
         now: float,
         *,
         droppable: bool = True,
+        epoch: int = 0,
     ) -> bool:
         """Take an item that has arrived; False: it came too late to be delivered in order.
 
-        Positions on one lane never fall; an item without one of its own has the latest. What is not
-        droppable, as the changes of memberships that are learnt after a cut, is never too late.
+        `epoch` is that of its marks. Positions on one lane never fall; an item without one of its
+        own has the latest. What is not droppable, as the changes of memberships that are learnt
+        after a cut, is never too late.
         """
         key = (lane, self._incarnations[lane])
         state = self._lanes[key]
         state.received = max(state.received, position)
         in_time = not droppable or position > self._floors.get(key, -1)
-        needs = self._needs(lane, marks) if in_time and marks else []
-        if in_time and not (needs or state.waiting or self._is_behind(key)):
+        early = epoch > self.epoch
+        needs = self._needs(lane, marks) if in_time and marks and not early else []
+        if in_time and not (early or needs or state.waiting or self._is_behind(key)):
             self._deliver(lane, item)
         elif in_time:
             self._serial += 1
-            state.waiting.append(_Held(position, needs, item, now, self._serial))
+            held = _Held(position, needs, item, now, self._serial)
+            if early:
+                held.epoch, held.marks = epoch, marks
+            state.waiting.append(held)
             self._blocked[key] = None
         if self._blocked:
             self._progress()
@@ -375,6 +405,7 @@ class Sequencer:
             if waiting[0].since >= before:
                 break
             held = waiting.popleft()
+            self.epoch = max(self.epoch, held.epoch)  # it will not be waited for again
             for need in held.needs:
                 if self._is_open(need):
                     self._set_floor(need)
@@ -555,7 +586,7 @@ class Sequencer:
         moved = False
         if self._is_behind(key):
             return False
-        while state.waiting and all(map(self._is_satisfied, state.waiting[0].needs)):
+        while state.waiting and self._is_due(key[0], state.waiting[0]):
             self._deliver(key[0], state.waiting.popleft().item)
             moved = True
         if not state.waiting:
@@ -564,6 +595,14 @@ class Sequencer:
             if state.cut:
                 del self._lanes[key]
         return moved
+
+    def _is_due(self, lane: Lane, held: _Held) -> bool:
+        if held.epoch > self.epoch:
+            return False
+        if held.marks is not None:
+            marks, held.marks = held.marks, None
+            held.needs = self._needs(lane, marks)
+        return all(map(self._is_satisfied, held.needs))
 
     def _set_floor(self, need: _Need) -> None:
         """What turns up at or below this position later would be out of order: it is dropped."""

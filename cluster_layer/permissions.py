@@ -27,6 +27,7 @@ NEEDED: Final[dict[Role, tuple[tuple[str, ...], ...]]] = {
         ("GET", "{key}"),
         ("SET", "{key}", "1"),
         ("INCR", "{key}"),
+        ("INCRBY", "{key}", "1"),
         ("DEL", "{key}"),
         ("UNLINK", "{key}"),
         ("PEXPIRE", "{key}", "1"),

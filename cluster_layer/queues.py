@@ -65,7 +65,7 @@ class QueueReader(Reader[Connection]):
     @property
     def can_ask(self) -> bool:
         """Whether the shard is not known to be away."""
-        return self._link.refusal is None
+        return self._link.trouble is None
 
     def when_asked(self, callback: Callable[[], None]) -> None:
         """Call it when the shard has been asked once more, for all who wait now.

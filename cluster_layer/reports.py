@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from cluster_layer.connection import Connection
 from cluster_layer.keys import ClusterKeys
@@ -14,37 +15,51 @@ from topology.ports import ProcessReport
 CHANNELS_AT_ONCE: Final = 500
 
 
-async def reports_on(connection: Connection, cluster: ClusterKeys) -> list[ProcessReport]:
-    """The reports that a shard has. ShardUnavailable, DeliveryUnknown: it could not be asked."""
+class Sighting(NamedTuple):
+    """What one shard knows of a process."""
+
+    text: bytes  # its latest report
+    alive: bool  # its subscription is there
+    age_s: float
+
+
+Sightings: TypeAlias = Mapping[bytes, Sighting]  # by process id
+
+
+async def sightings_on(connection: Connection, cluster: ClusterKeys) -> Sightings:
+    """What a shard knows. ShardUnavailable, DeliveryUnknown: it could not be asked."""
     clock, reports, beats = await connection.execute(
         ("TIME",), ("HGETALL", cluster.reports), ("ZRANGE", cluster.beats, 0, -1, "WITHSCORES")
     )
     now_ms = milliseconds(clock)
     beat_ms = {process: float(score) for process, score in pairs(beats)}
-    ids = [process for process, _ in pairs(reports)]
+    channel_of = {process: cluster.process("") + process for process, _ in pairs(reports)}
+    channels = list(channel_of.values())
     subscribers: dict[bytes, int] = {}
-    for start in range(0, len(ids), CHANNELS_AT_ONCE):
-        channels = [cluster.process(one.decode()) for one in ids[start:][:CHANNELS_AT_ONCE]]
-        counts = await connection.execute(("PUBSUB", "NUMSUB", *channels))
-        subscribers |= dict(pairs(counts))
-    parsed = (
-        _parsed(
+    for start in range(0, len(channels), CHANNELS_AT_ONCE):
+        some = channels[start : start + CHANNELS_AT_ONCE]
+        subscribers |= dict(pairs(await connection.execute(("PUBSUB", "NUMSUB", *some))))
+    return {
+        process: Sighting(
             text,
-            alive=bool(subscribers.get(cluster.process(process.decode()))),
+            alive=bool(subscribers.get(channel_of[process])),
             age_s=max(0.0, now_ms - beat_ms.get(process, now_ms)) / 1000,
         )
         for process, text in pairs(reports)
-    )
-    return [report for report in parsed if report is not None]
+    }
 
 
-def by_process(reports: Iterable[ProcessReport]) -> dict[str, ProcessReport]:
-    """What several shards know of each process, as one report of it."""
-    merged: dict[str, ProcessReport] = {}
-    for report in reports:
-        known = merged.get(report.id)
-        merged[report.id] = report if known is None else _merged(known, report)
-    return merged
+def by_process(sightings: Iterable[Sightings]) -> dict[str, ProcessReport]:
+    """What several shards know of each process, as one report of it.
+
+    Ten thousand processes tell every shard the same: each text is read once.
+    """
+    of_each: dict[bytes, list[Sighting]] = defaultdict(list)
+    for seen in sightings:
+        for process, sighting in seen.items():
+            of_each[process].append(sighting)
+    reports = (_merged(found) for found in of_each.values())
+    return {report.id: report for report in reports if report is not None}
 
 
 def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -55,6 +70,25 @@ def pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
 def milliseconds(clock: Sequence[bytes]) -> int:
     """A reply to TIME."""
     return int(clock[0]) * 1000 + int(clock[1]) // 1000
+
+
+def _merged(sightings: Sequence[Sighting]) -> ProcessReport | None:
+    """The latest report, and whatever is known of the process's life; None if there is none."""
+    age_by_text: dict[bytes, float] = {}
+    for sighting in sightings:
+        known_s = age_by_text.get(sighting.text, sighting.age_s)
+        age_by_text[sighting.text] = min(known_s, sighting.age_s)
+    alive = any(sighting.alive for sighting in sightings)
+    parsed = [_parsed(text, alive=alive, age_s=age_s) for text, age_s in age_by_text.items()]
+    reports = [report for report in parsed if report is not None]
+    if len(reports) < 2:
+        return reports[0] if reports else None
+    latest = min(reports, key=lambda report: report.age_s)
+    return replace(
+        latest,
+        epoch=max(report.epoch for report in reports),
+        settled=max(report.settled for report in reports),
+    )
 
 
 def _parsed(text: bytes, *, alive: bool, age_s: float) -> ProcessReport | None:
@@ -78,14 +112,3 @@ def _parsed(text: bytes, *, alive: bool, age_s: float) -> ProcessReport | None:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _merged(one: ProcessReport, other: ProcessReport) -> ProcessReport:
-    """Two shards' knowledge of one process: the later report, and whatever is known of its life."""
-    later = min(one, other, key=lambda report: report.age_s)
-    return replace(
-        later,
-        alive=one.alive or other.alive,
-        epoch=max(one.epoch, other.epoch),
-        settled=max(one.settled, other.settled),
-    )

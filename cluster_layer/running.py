@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -25,6 +25,7 @@ from cluster_layer.routing import Routes
 from cluster_layer.scripts import Script
 from cluster_layer.session import CommandRefused, Session
 from cluster_layer.topologies import Topologies
+from cluster_layer.writes import Write
 from topology.codec import encode
 from topology.model import Topology
 
@@ -99,14 +100,22 @@ class Runner(ABC, Generic[S]):
         old one to its end. From another life, nobody learns what has become of the last one.
         """
 
+    def combined(self, write: Write) -> Awaitable[Any] | None:
+        """The reply to a write that leaves in one call with others; None: it can't."""
+        del write
+        return None
+
     def keys_of(self, incarnation: str) -> Keys:
         """The keys of this layer on one life of this shard."""
         cluster = self._topologies.topology.cluster
         return Keys(self.settings.prefix, cluster, incarnation, self.endpoint.db)
 
-    async def run(self, script: Script, epoch: int, build: Build) -> Any:
+    async def run(
+        self, script: Script, epoch: int, build: Build, write: Write | None = None
+    ) -> Any:
         """Run a script that begins with fence.lua; `build(keys)` gives its other keys, arguments.
 
+        `write` is what it is for, if it may leave in one call with others: see `combined`.
         `epoch` is that of the routes by which this shard was chosen. Redirected: the shard is ahead
         of them. ShardUnavailable: not executed. DeliveryUnknown: it may have been executed, and if
         it has not been until now it never will.
@@ -124,9 +133,13 @@ class Runner(ABC, Generic[S]):
                 raise
             fence = monotonic() + self.settings.timeout_s
             life = self.keys.incarnation
-            command = self._command(connection, script, epoch, build)
+            # What was refused goes its own way: it may be to blame alone.
+            answer = None if write is None or attempts > 1 else self.combined(write)
+            if answer is None:
+                command = self._command(connection, script, epoch, build, fence)
+                answer = connection.call((command,))
             try:
-                reply = await connection.call((command,))
+                reply = await answer
             except ShardUnavailable:
                 counters.refused += 1
                 raise
@@ -168,7 +181,11 @@ class Runner(ABC, Generic[S]):
         try:
             await self._load_scripts(connection)
             # Before anybody uses the link: who is behind must not write, nor join, by old routes.
-            await self._align(connection, self.keys_of(connection.incarnation))
+            keys = self.keys_of(connection.incarnation)
+            await self._align(connection, keys)
+            if self._presence is not None:
+                # Nor may a change be decided without whoever takes part from now on.
+                await connection.execute(self._presence.command(keys))
         except DeliveryUnknown as error:
             raise ShardUnavailable(self.shard, error.reason) from error
         except BaseException:
@@ -195,9 +212,11 @@ class Runner(ABC, Generic[S]):
 
     # -- internals
 
-    def _command(self, connection: S, script: Script, epoch: int, build: Build) -> Command:
+    def _command(
+        self, connection: S, script: Script, epoch: int, build: Build, fence: float
+    ) -> Command:
         keys, arguments = build(self.keys)
-        fence_ms = int(connection.shard_time_ms() + self.settings.timeout_s * 1000)
+        fence_ms = int(connection.shard_time_ms(fence))
         head = ("EVALSHA", script.sha, len(keys) + 1, self.keys.cluster.epoch)
         return (*head, *keys, fence_ms, epoch, *arguments)
 

@@ -94,6 +94,6 @@ class Session(ABC):
             self.close("the shard has begun another life")
             raise ShardUnavailable(self.shard, "the shard has begun another life")
 
-    def shard_time_ms(self) -> float:
-        """The shard's clock, as of the last look at it; early by at most one round trip."""
-        return monotonic() * 1000 + self._clock_offset_ms
+    def shard_time_ms(self, at: float | None = None) -> float:
+        """The shard's clock now, or at a monotonic time; early by at most one round trip."""
+        return (monotonic() if at is None else at) * 1000 + self._clock_offset_ms

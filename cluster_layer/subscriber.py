@@ -64,7 +64,7 @@ class SubscriberConnection(Connection):
     def _push_command(self, command: tuple[Any, ...], future: asyncio.Future[None] | None) -> bool:
         if self.lost is None:
             self._batch.add_unanswered(command)
-            self._write_soon()
+            self.write_soon()
             return True
         if future is not None:
             future.set_exception(ShardUnavailable(self.shard, self.lost))

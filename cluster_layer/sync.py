@@ -7,7 +7,7 @@ comes through one background loop per process, where memberships and inboxes liv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -26,9 +26,11 @@ from cluster_layer.names import (
     require_group_name,
 )
 from cluster_layer.node import Node, NodeClosed
+from cluster_layer.terms import USUAL, Terms, terms_of
 from cluster_layer.trails import PastCell, recall, remember, settled_here
 from cluster_layer.unconfirmed import SETTLING_TIMEOUTS
 from cluster_layer.writer import TrailCell, Writer
+from topology.errors import ClusterError
 
 T = TypeVar("T")
 
@@ -52,13 +54,36 @@ class SyncChannelLayer:
         """ConfigError names what is wrong with the CONFIG."""
         self._core = _Core(**config)
 
-    def send(self, channel: str, message: Message, *, confirm: bool | None = None) -> None:
-        """Send a message to a channel; errors and `confirm` as in ClusterChannelLayer.send."""
-        self._core.send_here(channel, message, confirm)
+    # -- errors and arguments are those of the methods of ClusterChannelLayer
 
-    def group_send(self, group: str, message: Message, *, confirm: bool | None = None) -> None:
-        """Send a message to every member of a group; as ClusterChannelLayer.group_send."""
-        self._core.group_send_here(group, message, confirm)
+    def send(
+        self,
+        channel: str,
+        message: Message,
+        *,
+        confirm: bool | None = None,
+        expiry: float | None = None,
+    ) -> None:
+        """Send a message to a channel."""
+        self._core.send_here(channel, message, confirm, expiry)
+
+    def group_send(
+        self,
+        group: str,
+        message: Message,
+        *,
+        confirm: bool | None = None,
+        expiry: float | None = None,
+        exclude: Collection[str] = (),
+    ) -> None:
+        """Send a message to every member of a group; full channels miss it."""
+        self._core.group_send_here(group, message, confirm, expiry, exclude)
+
+    def send_many(
+        self, messages: Iterable[tuple[str, Message]], *, expiry: float | None = None
+    ) -> list[ClusterError | None]:
+        """Send many messages at once; for each of them None or its error."""
+        return self._core.elsewhere(self._core.send_many(messages, expiry=expiry))
 
     def receive(self, channel: str, timeout: float | None = None) -> Message:
         """The next message of a channel, or of all channels that begin with a name up to ``!``.
@@ -91,6 +116,22 @@ class SyncChannelLayer:
     def group_discard(self, group: str, channel: str) -> None:
         """Remove a channel from a group; nothing if it is not in it."""
         self._core.elsewhere(self._core.group_discard(group, channel))
+
+    def channel_close(self, channel: str) -> None:
+        """End a channel of this process: its memberships, and what waits for it."""
+        self._core.elsewhere(self._core.channel_close(channel))
+
+    def group_channels(self, group: str, *, timeout: float | None = None) -> frozenset[str]:
+        """The names of a group's members."""
+        return self._core.elsewhere(self._core.group_channels(group, timeout=timeout))
+
+    def group_count(self, group: str, *, timeout: float | None = None) -> int:
+        """How many members a group has."""
+        return self._core.elsewhere(self._core.group_count(group, timeout=timeout))
+
+    def group_exists(self, group: str, *, timeout: float | None = None) -> bool:
+        """Whether a group has a member."""
+        return self._core.elsewhere(self._core.group_exists(group, timeout=timeout))
 
     def flush(self) -> None:
         """Empty all channels and groups of this prefix, in every process."""
@@ -141,21 +182,32 @@ class _Core(ClusterChannelLayer):
         if not self._hosts.opened:
             self._hosts.open()
 
-    def send_here(self, channel: str, message: Message, confirm: bool | None) -> None:
+    def send_here(
+        self, channel: str, message: Message, confirm: bool | None, expiry: float | None
+    ) -> None:
         require_channel_name(channel)
+        terms = USUAL if expiry is None else terms_of(expiry, (), self.expiry)
         body = encode_body(message, self.config.message_size_limit)
         if self._confirm if confirm is None else confirm:
-            self._write_here(self._writing.send, channel, body)
+            self._write_here(self._writing.send, channel, body, terms)
         else:
-            self._queue_elsewhere(channel, body, to_group=False)
+            self._queue_elsewhere(channel, body, terms, to_group=False)
 
-    def group_send_here(self, group: str, message: Message, confirm: bool | None) -> None:
+    def group_send_here(
+        self,
+        group: str,
+        message: Message,
+        confirm: bool | None,
+        expiry: float | None,
+        exclude: Collection[str],
+    ) -> None:
         require_group_name(group)
+        terms = terms_of(expiry, exclude, self.expiry)
         body = encode_body(message, self.config.message_size_limit)
         if self._confirm if confirm is None else confirm:
-            self._write_here(self._writing.group_send, group, body)
+            self._write_here(self._writing.group_send, group, body, terms)
         else:
-            self._queue_elsewhere(group, body, to_group=True)
+            self._queue_elsewhere(group, body, terms, to_group=True)
 
     def receive_here(
         self, channels: Sequence[str], *, block: bool, timeout_s: float | None
@@ -186,35 +238,38 @@ class _Core(ClusterChannelLayer):
 
     def _write_here(
         self,
-        write: Callable[[Writer, str, bytes, TrailCell], Coroutine[Any, Any, None]],
+        write: Callable[[Writer, str, bytes, TrailCell, Terms], Coroutine[Any, Any, None]],
         name: str,
         body: bytes,
+        terms: Terms,
     ) -> None:
         self.open_here()
         past = recall(self._scope)
         cell = TrailCell(settled_here(past, SETTLING_TIMEOUTS * self.config.timeout))
         try:
             with self._hosts.seats().seat(name) as seat:
-                finish(write(seat.writer, name, body, cell))
+                finish(write(seat.writer, name, body, cell, terms))
         finally:
             remember(self._scope, cell.trail)
 
-    def _queue_elsewhere(self, name: str, body: bytes, *, to_group: bool) -> None:
+    def _queue_elsewhere(self, name: str, body: bytes, terms: Terms, *, to_group: bool) -> None:
         cell = PastCell(recall(self._scope))
         try:
-            self.elsewhere(self._queue_there(name, body, cell, to_group=to_group))
+            self.elsewhere(self._queue_there(name, body, cell, terms, to_group=to_group))
         finally:
             remember(self._scope, cell.past)
 
-    async def _queue_there(self, name: str, body: bytes, cell: PastCell, *, to_group: bool) -> None:
+    async def _queue_there(
+        self, name: str, body: bytes, cell: PastCell, terms: Terms, *, to_group: bool
+    ) -> None:
         poster = (await self._first_sender()).poster
         queue = poster.group_send if to_group else poster.send
-        queued = queue(name, body, cell.past)
+        queued = queue(name, body, cell.past, terms)
         if queued is not None:
             cell.past = queued
             return
         queue_in_turn = poster.group_send_in_turn if to_group else poster.send_in_turn
-        await queue_in_turn(name, body, cell)
+        await queue_in_turn(name, body, cell, terms)
 
     def _received(
         self, channels: Sequence[str], block: bool, deadline: float | None

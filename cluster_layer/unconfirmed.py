@@ -158,7 +158,7 @@ class Poster:
             going_on.add(write)
             posted.unanswered = going_on
         self._on_their_way += 1
-        posted.fence = link.post(connection, write.script, write.epoch, write.build, posted)
+        posted.fence = link.post(connection, write, posted)
         return going_on or trail
 
     async def _in_turn(

@@ -123,8 +123,9 @@ class Writer:
         routes = self._links.routes
         lane = self._group_lanes[routes.shard_of(group)]
         marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
+        since = trail.epoch_of(marks) if marks else 0
         expiry_ms = terms.expiry_ms or self._expiry_ms
-        envelope = encode(MESSAGE, expiry_ms, None, marks, sealed, terms.exclude)
+        envelope = encode(MESSAGE, expiry_ms, None, marks, sealed, terms.exclude, since)
         return Publish(group, lane, routes.epoch, envelope, body, terms)
 
     async def store_member(self, group: str, channel: str, expiry_ms: int) -> None:
@@ -174,12 +175,18 @@ class Writer:
         terms: Terms = USUAL,
     ) -> Append:
         routes = self._links.routes
-        lane = self._inbox_lanes[routes.shard_of(inbox_name(channel))]
+        inbox = inbox_name(channel)
+        lane = self._inbox_lanes[routes.shard_of(inbox)]
         marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
-        envelope = encode(kind, terms.expiry_ms or self._expiry_ms, channel, marks, sealed)
+        since = trail.epoch_of(marks) if marks else 0
+        expiry_ms = terms.expiry_ms or self._expiry_ms
+        envelope = encode(kind, expiry_ms, channel, marks, sealed, epoch=since)
         capacity = self._capacity_of(channel)
         # By the inbox's expiry, which is that of all its entries, the shard makes room.
-        return Append(channel, lane, routes.epoch, capacity, self._expiry_ms, envelope, body, terms)
+        expiry_ms = self._expiry_ms
+        return Append(
+            channel, inbox, lane, routes.epoch, capacity, expiry_ms, envelope, body, terms
+        )
 
     async def _at_all_homes(
         self, group: str, script: Script, build: Callable[..., tuple[Sequence[bytes], Command]]
@@ -215,7 +222,7 @@ class Writer:
         link = self._links.to(write.shard)
         lane = write.lane
         try:
-            reply = await link.run(write.script, write.epoch, write.build)
+            reply = await link.run(write.script, write.epoch, write.build, write)
         except DeliveryUnknown:
             if lane is not None:
                 self._doubt(cell, link, lane, write)

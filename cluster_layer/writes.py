@@ -5,7 +5,7 @@ Nothing here waits or opens anything; `writer.py` and `unconfirmed.py` carry it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 from cluster_layer import scripts
@@ -15,7 +15,7 @@ from cluster_layer.counters import Counters
 from cluster_layer.envelope import fingerprint
 from cluster_layer.errors import ChannelFull
 from cluster_layer.keys import Keys
-from cluster_layer.names import channel_name_of, inbox_name
+from cluster_layer.names import channel_name_of
 from cluster_layer.order import Lane
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms
@@ -63,13 +63,15 @@ class Append:
     """A message, or a control, for a process-specific channel."""
 
     __slots__ = (
-        "_capacity", "_envelope", "_expiry_ms", "body", "epoch", "lane", "name", "shard", "terms",
+        "_expiry_ms", "body", "capacity", "envelope", "epoch", "inbox", "lane", "name", "shard",
+        "terms",
     )  # fmt: skip
     script: ClassVar[Script] = scripts.INBOX_APPEND
 
     def __init__(
         self,
         channel: str,
+        inbox: str,
         lane: Lane,
         epoch: int,
         capacity: int,
@@ -79,24 +81,30 @@ class Append:
         terms: Terms = USUAL,
     ) -> None:
         self.name = channel
+        self.inbox = inbox
         self.body = body
         self.terms = terms
         self.lane = lane
         self.shard = lane.shard
         self.epoch = epoch
-        self._capacity = capacity
+        self.capacity = capacity
         self._expiry_ms = expiry_ms
-        self._envelope = envelope
+        self.envelope = envelope
 
     def build(self, keys: Keys) -> tuple[Sequence[bytes], Command]:
-        named = (keys.inbox(inbox_name(self.name)), keys.entries)
-        return named, (self._capacity, self._expiry_ms, self._envelope)
+        named = (keys.inbox(self.inbox), keys.entries)
+        return named, (self.capacity, self._expiry_ms, self.envelope)
+
+    def build_with(self, keys: Keys, envelopes: Iterable[bytes]) -> tuple[Sequence[bytes], Command]:
+        """The same for several messages to this inbox."""
+        named = (keys.inbox(self.inbox), keys.entries)
+        return named, (self.capacity, self._expiry_ms, *envelopes)
 
     def fingerprint(self) -> int:
-        return fingerprint("", self._envelope)
+        return fingerprint("", self.envelope)
 
     def accepted(self, reply: Any, counters: Counters) -> int | None:
-        _check_room(self.name, self.shard, self._capacity, reply, counters)
+        _check_room(self.name, self.shard, self.capacity, reply, counters)
         return int(reply[1])
 
 

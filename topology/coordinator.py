@@ -161,7 +161,7 @@ class Coordinator:
             return self._at(topology, Doing.COPYING)
         if change.paused is not None:
             return replace(self._at(topology, Doing.ENDED), outcome=Outcome.PAUSED)
-        self._reports = await self._cluster.processes()
+        self._reports = await self._cluster.processes(complete=True)
         holds = holds_up(topology, self._reports.values(), self.without)
         if holds:
             return replace(self._at(topology, Doing.SETTLING), holds=holds)
@@ -173,7 +173,7 @@ class Coordinator:
         # The old homes are fenced: once nothing is left there, nothing will be.
         left = {} if self._memory.drained else await self._moved(topology)
         self._memory.drained = not left
-        self._reports = await self._cluster.processes()
+        self._reports = await self._cluster.processes(complete=True)
         holds = holds_up(topology, self._reports.values(), self.without)
         if holds or left:
             doing = Doing.DRAINING if holds else Doing.MOVING

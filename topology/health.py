@@ -23,13 +23,14 @@ class Limits:
     """When a judgement is due; all times in seconds."""
 
     down_after_s: float = 1.0  # out of reach for so long
+    leave_after_s: float = 5.0  # out of reach for so long, and most others reach it
     gap_s: float = 2.0  # observations further apart say nothing about the time between
     fresh_s: float = 3.0  # an older view of another observer says nothing
     quiet_s: float = 60.0  # well for so long before it comes back
     max_down_share: float = 1 / 3  # of all shards; at least one may be down
 
     def __post_init__(self) -> None:
-        for name in ("down_after_s", "gap_s", "fresh_s", "quiet_s"):
+        for name in ("down_after_s", "leave_after_s", "gap_s", "fresh_s", "quiet_s"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise TopologyInvalid(f"{name} is {value!r}; it must be a number above 0")
@@ -61,16 +62,22 @@ class Evidence:
     reason: str  # what the last attempt to reach it said
     observers: int  # with a fresh view, the judging one included
     without: tuple[str, ...]  # those of them that cannot reach it
+    reached: bool = False  # by the one who judges
 
     @property
     def agreed(self) -> bool:
         return 2 * len(self.without) > self.observers
 
+    @property
+    def disputed(self) -> bool:
+        """Whether more than a few cannot reach it."""
+        return len(self.without) >= 2 and 4 * len(self.without) >= self.observers
+
     def __str__(self) -> str:
-        return (
-            f"{self.shard}: out of reach for {self.for_s:.1f} s ({self.reason}); "
-            f"{len(self.without)} of {self.observers} observers cannot reach it"
-        )
+        said = f"{len(self.without)} of {self.observers} observers cannot reach it"
+        if self.reached:
+            return f"{self.shard}: {said}, the one who judges can"
+        return f"{self.shard}: out of reach for {self.for_s:.1f} s ({self.reason}); {said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class Judgement:
     back: tuple[Evidence, ...] = ()  # may come back
     suspected: tuple[Evidence, ...] = ()  # out of reach, and not to be marked
     withheld: str | None = None  # why nothing is marked although shards are lost
+    #: Some cannot reach them, and they stay: most can, so it is not the shards.
+    left: tuple[Evidence, ...] = ()
 
 
 @dataclass(slots=True)
@@ -127,6 +136,7 @@ class Detector:
         down = {shard.id for shard in topology.shards if shard.state is ShardState.DOWN}
         failing = []
         back = []
+        left = []
         for shard in topology.shards:
             record = self._records.get(shard.id)
             # A probe that hangs is no news: what was seen last must be from just now.
@@ -135,8 +145,11 @@ class Detector:
             evidence = self._evidence(shard.id, record, fresh, now)
             if shard.id not in down and not record.reachable:
                 failing.append(evidence)
+            if shard.id not in down and evidence.reached and evidence.disputed:
+                left.append(evidence)
             if shard.id in down and record.reachable and evidence.for_s >= self.limits.quiet_s:
                 back.append(evidence)
+        left += [e for e in failing if not e.agreed and e.for_s >= self.limits.leave_after_s]
         lost = [e for e in failing if e.agreed and e.for_s >= self.limits.down_after_s]
         withheld = self._objection(topology, down, failing) if lost else None
         marked = () if withheld else tuple(lost)
@@ -145,6 +158,7 @@ class Detector:
             back=tuple(back),
             suspected=tuple(e for e in failing if e not in marked),
             withheld=withheld,
+            left=tuple(left),
         )
 
     def _evidence(self, shard: str, record: _Record, fresh: list[View], now: float) -> Evidence:
@@ -152,7 +166,9 @@ class Detector:
         if not record.reachable:
             without.append(self.name)
         observers = 1 + len(fresh)
-        return Evidence(shard, now - record.since, record.reason, observers, tuple(without))
+        return Evidence(
+            shard, now - record.since, record.reason, observers, tuple(without), record.reachable
+        )
 
     def _objection(self, topology: Topology, down: set[str], failing: list[Evidence]) -> str | None:
         """Why none may be marked: all that are out of reach count, not only those judged lost."""

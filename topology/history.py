@@ -49,6 +49,7 @@ class Kind(Enum):
     THROTTLED = "throttled"
     WENT_ON_WITHOUT = "went on without"
     MARKED_DOWN = "marked down"
+    LEFT_ALONE = "left alone"  # some cannot reach a shard, most can: the monitor let it be
     WITHHELD = "withheld"  # the monitor saw reasons to mark shards as down, and did not
 
 

@@ -7,6 +7,7 @@ shards that they reach, settle when they serve every home, and can be stopped, k
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class MemoryShard:
 
     id: str
     trouble: str | None = None
+    hangs_s: float = 0.0  #: how long who asks it waits for the answer that does not come
     life: int = 1
     topology: Topology | None = None
     members: dict[tuple[str, str], bool] = field(default_factory=dict)  #: false: a tombstone
@@ -224,8 +226,20 @@ class MemoryCluster:
         self.act()
         return failed
 
-    async def processes(self) -> Mapping[str, ProcessReport]:
+    async def processes(
+        self,
+        *,
+        complete: bool = False,
+        without: Collection[str] = (),
+        within_s: float | None = None,
+    ) -> Mapping[str, ProcessReport]:
         self.act()
+        for shard in self.shards.values():
+            if shard.hangs_s and shard.id not in without:
+                await asyncio.sleep(min(shard.hangs_s, within_s or shard.hangs_s))
+        newest = max(self.shards.values(), key=lambda shard: shard.epoch, default=None)
+        if complete and newest is not None and newest.topology is not None:
+            list(self._up(newest.topology))
         return {process.id: process.report(self.shards) for process in self.running.values()}
 
     async def clean_members(self, topology: Topology, shard: str, slots: Collection[int]) -> int:

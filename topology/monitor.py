@@ -42,8 +42,10 @@ class Schedule:
     probe_every_s: float = 0.4
     probe_timeout_s: float = 0.8
     report_every_s: float = 1.0
+    ask_timeout_s: float = 2.0  # of a shard that is asked what all others reach
     judge_every_s: float = 0.2
     read_every_s: float = 1.0  # the topology; and whether the lock is still held
+    look_every_s: float = 2.5  # at what all others reach, also when nothing is lost
     returns: bool = True  # take shards back that the monitors have marked as down
     return_step: int = 256  # slots per round
 
@@ -55,6 +57,7 @@ class What(Enum):
     FOLLOWS = "follows"
     SUSPECTS = "suspects"
     WITHHOLDS = "withholds"
+    LEAVES_ALONE = "leaves alone"
     MARKS_DOWN = "marks down"
     TAKES_BACK = "takes back"
     HAS_TAKEN_BACK = "has done it"
@@ -102,6 +105,8 @@ class Monitor:
         self._said: dict[What, str] = {}  # so that a condition is told once
         self._views: list[View] = []
         self._views_until = 0.0  # asking 10,000 processes takes its time
+        self._look_at = 0.0
+        self._disputed: frozenset[str] = frozenset()  # at the last look
         self._left_alone = 0  # epoch of a change that an operator has paused
         self._tasks: asyncio.TaskGroup
         self._driving: asyncio.Task[None] | None = None
@@ -219,19 +224,43 @@ class Monitor:
         topology = self._topology
         assert topology is not None  # noqa: S101 - seen by the caller
         alone = self._detector.judge(topology, (), self._clock())
-        if not alone.down:  # nothing to be marked, whatever the others say
+        looks = self._clock() >= self._look_at
+        if not alone.down and not looks:  # nothing to be marked, whatever the others say
             return alone
         topology = await self._decisions.read()
         self._learn(topology)
         if self._clock() >= self._views_until:
             self._views = await self._others()
-        return self._detector.judge(topology, self._views, self._clock())
+        judgement = self._detector.judge(topology, self._views, self._clock())
+        if looks:
+            self._look_at = self._clock() + self._schedule.look_every_s
+            await self._leave_alone(topology, judgement.left)
+        return judgement
+
+    async def _leave_alone(self, topology: Topology, disputed: Sequence[Evidence]) -> None:
+        """Tell of shards that some cannot reach, if it was so at the last look, too."""
+        before, self._disputed = self._disputed, frozenset(one.shard for one in disputed)
+        left = [one for one in disputed if one.shard in before]
+        if not left:
+            self._said.pop(What.LEAVES_ALONE, None)
+            return
+        shards = ", ".join(sorted(one.shard for one in left))
+        if self._say(Event(What.LEAVES_ALONE, shards, _shown(left))):
+            reason = "; ".join(map(str, left))
+            await self._decisions.record(
+                Kind.LEFT_ALONE, topology, reason[:500], evidence={"evidence": _shown(left)}
+            )
 
     async def _others(self) -> list[View]:
         began = self._clock()
-        reports = await self._cluster.processes()
+        without = self._detector.unreachable()
+        reports = await self._cluster.processes(
+            without=without, within_s=self._schedule.ask_timeout_s
+        )
         now = self._clock()
-        self._views_until = now + 3 * (now - began)
+        # A shard that fell silent meanwhile has kept us waiting; the next time it is not asked.
+        silent = self._detector.unreachable() - without
+        self._views_until = now if silent else now + 3 * (now - began)
         return [
             View(report.id, report.age_s, frozenset(report.unreachable))
             for report in reports.values()
@@ -359,8 +388,12 @@ class Monitor:
         return True
 
 
-_CONDITIONS: Final = frozenset({What.FOLLOWS, What.SUSPECTS, What.WITHHOLDS, What.IS_IN_TROUBLE})
-_WARNINGS: Final = frozenset({What.WITHHOLDS, What.MARKS_DOWN, What.IS_IN_TROUBLE})
+_CONDITIONS: Final = frozenset(
+    {What.FOLLOWS, What.SUSPECTS, What.WITHHOLDS, What.LEAVES_ALONE, What.IS_IN_TROUBLE}
+)
+_WARNINGS: Final = frozenset(
+    {What.WITHHOLDS, What.LEAVES_ALONE, What.MARKS_DOWN, What.IS_IN_TROUBLE}
+)
 
 
 def _shown(evidence: Sequence[Evidence]) -> dict[str, Any]:

@@ -177,8 +177,20 @@ class Cluster(Protocol):
         They were not reached, or serve a newer one, which stays.
         """
 
-    async def processes(self) -> Mapping[str, ProcessReport]:
-        """Process id -> report, of all processes of which a reachable shard knows."""
+    async def processes(
+        self,
+        *,
+        complete: bool = False,
+        without: Collection[str] = (),
+        within_s: float | None = None,
+    ) -> Mapping[str, ProcessReport]:
+        """Process id -> report, of all processes of which a reachable shard knows.
+
+        The shards in ``without`` are not asked, and those that do not answer ``within_s`` count as
+        out of reach: one that hangs would keep the caller waiting. With
+        ``complete``, ClusterError unless all shards that are up have answered: that a process
+        lives, the one that has not may be the only one to know.
+        """
 
     async def clean_members(self, topology: Topology, shard: str, slots: Collection[int]) -> int:
         """Delete the memberships of groups of these slots, which are leftovers; how many groups.

@@ -11,6 +11,8 @@ from typing import Final
 from chaos.history import History, Operation, Outcome, Verb, Window
 
 HEAL_S: Final = 5.0  # P6: what a fault broke works again so long after its end
+PLANNED: Final = "P5"  # the promise about planned changes
+ANYWHERE: Final = ""  # the shard of a message of which nobody can say where it went
 MAX_SHOWN: Final = 20  # violations that are kept; more are only counted
 
 
@@ -140,6 +142,15 @@ def ended_early(history: History) -> dict[str, float]:
     }
 
 
+def moves(history: History) -> list[Window]:
+    """What gave names other homes: what was written then went where nobody knows."""
+    return [
+        window
+        for window in history.windows
+        if window.invariant == PLANNED or window.rehomed_within_s
+    ]
+
+
 def touching(
     windows: Sequence[Window], shards: set[str], processes: set[str], began_s: float, ended_s: float
 ) -> Window | None:
@@ -147,8 +158,7 @@ def touching(
     for window in reversed(windows):
         if began_s > window.ended_s + HEAL_S or ended_s < window.began_s:
             continue
-        # A layer that cannot say where a message went: it may have been there.
-        on_shard = not window.shards or "" in shards or shards & set(window.shards)
+        on_shard = not window.shards or ANYWHERE in shards or shards & set(window.shards)
         on_process = not window.processes or processes & set(window.processes)
         if on_shard and on_process:
             return window

@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from chaos.checkers.base import HEAL_S, Finding, finding, host_of, messages
+from chaos.checkers.loss import UPGRADE
 from chaos.checkers.rehomed import rehomed
 from chaos.history import WRITES, History, Operation, Outcome, Verb, Window
 
@@ -98,7 +99,8 @@ class _HealingTimes:
             and (not other.shards or shard in other.shards)
             and other.began_s < window.ended_s + HEAL_S
             and other.ended_s > window.ended_s
-            for other in self._history.faults
+            for other in self._history.windows
+            if not other.invariant or other.fault == UPGRADE  # who was to read may have gone
         )
 
 

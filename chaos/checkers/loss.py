@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from chaos.checkers.base import (
+    ANYWHERE,
     HEAL_S,
     Finding,
     ended_early,
@@ -16,6 +17,7 @@ from chaos.checkers.base import (
     host_of,
     memberships,
     messages,
+    moves,
     process_specific,
     touching,
 )
@@ -140,6 +142,7 @@ class _Explanations:
         self._specific = process_specific(history)
         self._transit_s = history.header.timeout_s * TRANSIT_TIMEOUTS
         self._opened: Mapping[str, Opened] = {one.channel: one for one in history.opened}
+        self._moved_s = min((window.began_s for window in moves(history)), default=float("inf"))
         self._lives = [host_of(life.process) for life in history.lives]
         self._early = ended_early(history)
         self._counted = _Counts(history)
@@ -176,8 +179,10 @@ class _Explanations:
             processes.add(host_of(opened.process))
         elif demand.channel not in self._specific:
             processes |= set(self._lives)
-        windows = self._windows_for(demand)
-        window = touching(windows, shards, processes, write.invoked_s, self._gone_s(demand))
+        windows, gone_s = self._windows_for(demand), self._gone_s(demand)
+        if self._moved_s < gone_s:
+            shards.add(ANYWHERE)
+        window = touching(windows, shards, processes, write.invoked_s, gone_s)
         return f"fault {window.fault}" if window else ""
 
     def _gone_s(self, demand: Demand) -> float:

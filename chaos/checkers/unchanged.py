@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 
-from chaos.checkers.base import HEAL_S, Finding, finding, host_of, touching
+from chaos.checkers.base import ANYWHERE, HEAL_S, PLANNED, Finding, finding, host_of, touching
 from chaos.checkers.loss import losses
 from chaos.history import CANCELLED, History, Operation, Outcome, Window
 
@@ -31,7 +31,7 @@ def check(invariant: str, history: History) -> Finding:
         if one.outcome is not Outcome.OK
         and one.completed_s is not None
         and one.error not in ORDINARY
-        and not _struck(history, one)
+        and not _struck(history, one, invariant)
     ]
     violations += [
         f"while it lasted: {text}"
@@ -69,12 +69,11 @@ def _overlap(window: Window, one: Operation) -> bool:
     return one.invoked_s <= window.ended_s and one.settled_s >= window.began_s
 
 
-def _struck(history: History, one: Operation) -> bool:
+def _struck(history: History, one: Operation, invariant: str) -> bool:
     """Whether a fault that may cause errors was near."""
+    shards = {one.shard, ANYWHERE} if invariant == PLANNED else {one.shard}
     processes = {host_of(one.process)}
-    return (
-        touching(history.faults, {one.shard}, processes, one.invoked_s, one.settled_s) is not None
-    )
+    return touching(history.faults, shards, processes, one.invoked_s, one.settled_s) is not None
 
 
 def _started(history: History, windows: Sequence[Window]) -> list[tuple[str, float]]:
@@ -84,7 +83,7 @@ def _started(history: History, windows: Sequence[Window]) -> list[tuple[str, flo
         (life.process, life.began_s)
         for life in history.lives
         if not life.killed
-        and life.began_s < until_s
+        and (life.ready_s or life.began_s) < until_s
         and any(window.began_s <= life.began_s <= window.ended_s for window in windows)
     ]
 

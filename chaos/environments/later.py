@@ -29,9 +29,10 @@ def become_later() -> None:
         marks: Marks | None,
         body: bytes,
         exclude: frozenset[str] = frozenset(),
+        epoch: int = 0,
     ) -> bytes:
-        known = envelope.encode(kind, ttl_ms, channel, marks, body)
-        data: bytes = msgpack.packb([*msgpack.unpackb(known), sorted(exclude) or None, *FIELDS])
+        known = msgpack.unpackb(envelope.encode(kind, ttl_ms, channel, marks, body))
+        data: bytes = msgpack.packb([*known, sorted(exclude) or None, epoch, *FIELDS])
         return data
 
     async def send_with_controls(

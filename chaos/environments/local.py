@@ -7,6 +7,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from chaos.environments import redirect
 from chaos.environments.base import PREFIX, Need, Plan
@@ -49,6 +50,9 @@ class LocalCluster(Cluster):
             if self.plan.skewed and isinstance(shard.server, ClockedRedis):
                 shard.server.set_clock((index - 1) * SKEW_S)
             await shard.start(with_replica=self.plan.replica and index == REPLICA_SHARD)
+            shard.front = front = TcpProxy("127.0.0.1", shard.server.port, thread=thread)
+            opening.callback(front.close)
+            shard.url = f"redis://127.0.0.1:{front.port}"
         first = self.shards[: self.plan.shards]
         shards = [Shard(shard.id, shard.url) for shard in first]
         topology = initial_topology(shards, cluster=new_cluster_id())
@@ -68,7 +72,8 @@ class LocalCluster(Cluster):
                 link = TcpProxy("127.0.0.1", shard.server.port, thread=thread)
                 opening.callback(link.close)
                 self.links[index, shard.index] = link
-                targets["127.0.0.1", shard.server.port] = ("127.0.0.1", link.port)
+                address = urlsplit(shard.url)
+                targets[str(address.hostname), int(address.port or 0)] = ("127.0.0.1", link.port)
             redirects = self.directory / f"p{index}.redirect"
             redirect.write(redirects, targets)
             self.processes.append(

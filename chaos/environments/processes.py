@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from chaos.environments.base import EnvironmentFailed, Plan
 from chaos.environments.control import CommandFailed
@@ -19,6 +19,8 @@ from cluster_layer.processes import ChildProcess
 
 _START_WITHIN_S = 60.0
 _LOOK_S = 0.02
+
+END: Final = "end"  # the command to stop writing, then reading, then to go
 
 #: Wraps a command so that it runs where the process belongs, in its own network say.
 Launch = Callable[[Sequence[str]], Sequence[str]]
@@ -60,6 +62,8 @@ class WorkerProcess:
         )
         self._child: ChildProcess | None = None
         self._began_s = 0.0
+        self._ready_s = 0.0
+        self._left_s: float | None = None  # when it stopped reading, as it was told
         self._commands = 0
 
     @property
@@ -77,6 +81,8 @@ class WorkerProcess:
         later = self._orders.later if later is None else later
         orders = self._orders = replace(self._orders, process=self.life, later=later)
         self._began_s = time.monotonic()
+        self._left_s = None
+        self._ready_s = 0.0
         self._commands = 0
         output = Path(orders.directory) / f"{self.life}.log"
         command = self._launch([*self._plan.worker, str(orders.write())])
@@ -90,6 +96,7 @@ class WorkerProcess:
                     said = self._child.output() if self._child else "it was not started"
                     raise EnvironmentFailed(f"process {self.life} ended early:\n{said}")
                 await asyncio.sleep(_LOOK_S)
+        self._ready_s = time.monotonic()
 
     async def command(self, what: str, within_s: float, **details: Any) -> None:
         """Have the process do something; CommandFailed if it has not done so in time."""
@@ -105,6 +112,8 @@ class WorkerProcess:
             raise CommandFailed(f"process {orders.process} has not done {what!r}") from None
         if _lines_in(orders.done) <= number:
             raise CommandFailed(f"process {orders.process} ended before it did {what!r}")
+        if what == END:
+            self._left_s = time.monotonic()
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
@@ -134,7 +143,8 @@ class WorkerProcess:
             raise EnvironmentFailed(f"process {life} ended with {code}:\n{child.output()}")
 
     def _note_end(self, *, killed: bool) -> None:
-        self.lives.append(Life(self.life, self._began_s, time.monotonic(), killed))
+        ended_s = self._left_s or time.monotonic()
+        self.lives.append(Life(self.life, self._began_s, ended_s, killed, self._ready_s))
         self._child = None
 
 

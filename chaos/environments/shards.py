@@ -104,6 +104,7 @@ class OwnShard(Shard):
         self._make = make
         self.replica: Server | None = None
         self.replication: TcpProxy | None = None
+        self.front: TcpProxy | None = None  # the way of those whose links are never struck
         self.surgery = asyncio.Lock()  # of what replaces servers, one at a time
         super().__init__(index, f"shard-{index}", "")
 

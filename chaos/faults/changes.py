@@ -38,6 +38,7 @@ class PlannedChange(Fault):
     async def inject(self) -> None:
         await self.operator.busy.acquire()
         try:
+            await self._tidy()
             before = await self.operator.topology()
             await self.forth()
             self.effect += moved(before, await self.operator.topology())
@@ -52,6 +53,14 @@ class PlannedChange(Fault):
             self.effect += moved(before, await self.operator.topology())
         finally:
             self.operator.busy.release()
+
+    async def _tidy(self) -> None:
+        """In a mixture an earlier change may not have come to its end, or not back."""
+        if (await self.operator.topology()).change is not None:
+            await self.operator.take_over("resume")
+        spare = self.cluster.spare_shard.id
+        if any(shard.id == spare for shard in (await self.operator.topology()).shards):
+            await self.operator.change("remove", spare)
 
     async def forth(self) -> None:
         """The change. CommandFailed."""

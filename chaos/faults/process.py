@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from chaos.environments.base import Need
+from chaos.environments.processes import END
 from chaos.faults.base import Fault
 from chaos.history import Stall
 
@@ -120,7 +121,7 @@ class Upgrade(_ProcessFault):
     async def _replace(self, index: int, *, later: bool) -> None:
         process = self.cluster.processes[index]
         if process.running:
-            await process.command("end", END_S)
+            await process.command(END, END_S)
             await process.ended(END_S)
         process.start(later=later)
         await process.ready()

@@ -21,6 +21,11 @@ class _ServerFault(Fault):
             link = self.cluster.links[index, self.shard.index]
             await asyncio.to_thread(link.retarget, server.host, server.port)
 
+    async def _retarget_all(self, server: Server) -> None:
+        await self._retarget(server, self._everybody)
+        if (front := self.own_shard.front) is not None:
+            await asyncio.to_thread(front.retarget, server.host, server.port)
+
     @property
     def _everybody(self) -> list[int]:
         return [process.index for process in self.cluster.processes]
@@ -112,7 +117,7 @@ class ReplicaPromoted(_ReplicaFault):
     async def heal(self) -> None:
         async with self.shard.surgery:
             await self.shard.promote()
-            await self._retarget(self.shard.server, self._everybody)
+            await self._retarget_all(self.shard.server)
         self.effect += 1
 
 
@@ -136,6 +141,6 @@ class TwoPrimaries(_ReplicaFault):
         async with shard.surgery:
             old = shard.server
             shard.server = shard.required_replica()
-            await self._retarget(shard.server, self._everybody)
+            await self._retarget_all(shard.server)
             await asyncio.to_thread(old.kill)
             await shard.rejoin(old)

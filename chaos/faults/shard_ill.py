@@ -22,6 +22,8 @@ UNFILL = "for i = 1, 300 do redis.call('DEL', 'filler:' .. i) end"
 SAVE_DELAY_US = "20000"  # per key: a dump of the filler alone takes six seconds
 STALL_S = (0.05, 0.6)
 BETWEEN_STALLS_S = (0.05, 0.4)
+BUSY_WITHIN_S = 20.0
+BUSY_PAUSE_S = 0.1
 CLOCK_S = (-3_600.0, -30.0, 30.0, 3_600.0)
 
 
@@ -61,9 +63,22 @@ class _Setting(Fault):
     async def heal(self) -> None:
         try:
             await self.end()
-            await self._change(self._before)
+            await self._put_back()
         finally:
             await self.console.close()
+
+    async def _put_back(self) -> None:
+        """Also where another fault keeps the server busy; one that has died has forgotten it."""
+        until_s = time.monotonic() + BUSY_WITHIN_S
+        while True:
+            try:
+                await self._change(self._before)
+            except CommandFailed as error:
+                if "BUSY" not in str(error) or time.monotonic() > until_s:
+                    raise
+                await asyncio.sleep(BUSY_PAUSE_S)
+            else:
+                return
 
     async def begin(self) -> None:
         """What else is done at the beginning."""

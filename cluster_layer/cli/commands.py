@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cluster_layer.cli.options import StoreOptions
-from cluster_layer.cli.session import this_operator
+from cluster_layer.cli.session import carried_through, this_operator
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
 from cluster_layer.names import require_channel_name
@@ -61,7 +61,7 @@ async def init(
             if (found := store.read()) is not None:
                 raise StaleEpoch(None, found.epoch)
         else:
-            await Decisions(store, this_operator()).create(topology)
+            await carried_through(Decisions(store, this_operator()).create(topology))
     return topology
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from enum import Enum
 from typing import Protocol
@@ -41,10 +42,11 @@ class Watcher(Protocol):
         """What was decided since the last look. Never waits."""
 
 
-async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Outcome:
-    """To the end of the change under way. Unfinished if it is paused, left, or somebody else's."""
+@asynccontextmanager
+async def resumable(session: Session) -> AsyncIterator[None]:
+    """Unfinished, with what is there now, if what is done here is interrupted."""
     try:
-        return await _drive(session, watcher, lock, how)
+        yield
     except asyncio.CancelledError:
         raise Unfinished(await _left(session, "interrupted")) from None
 
@@ -52,15 +54,17 @@ async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Out
 async def look(session: Session) -> Progress:
     """How far the change under way is, for whoever does not drive it."""
     topology = await session.decisions.read()
-    reports = await session.cluster.processes()
     progress = progress_of(topology, _doing(topology), Tally())
     if progress.stage in (Stage.IDLE, Stage.BETWEEN):
         return progress
+    statuses = await session.lookout.statuses(topology)
+    reports = await session.lookout.processes(topology, statuses)
     holds = holds_up(topology, reports.values(), ())
     return replace(progress, holds=holds)
 
 
-async def _drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Outcome:
+async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Outcome:
+    """To the end of the change under way. Unfinished if it is paused, left, or somebody else's."""
     coordinator = Coordinator(session.decisions, session.cluster, without=how.without)
     outcome: Outcome | None = None
     async for progress in coordinator.drive():

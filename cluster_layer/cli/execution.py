@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from cluster_layer.cli import options, render_changes
+from cluster_layer.cli import options, render_changes, wishes
 from cluster_layer.cli.asking import consent
-from cluster_layer.cli.driving import LOOK_EVERY_S, drive
+from cluster_layer.cli.driving import LOOK_EVERY_S, drive, resumable
 from cluster_layer.cli.exits import Refused, Unfinished
 from cluster_layer.cli.how import How
-from cluster_layer.cli.session import Session, open_session
+from cluster_layer.cli.session import Session, carried_through, open_session
 from cluster_layer.cli.watchers import JsonLines, teller
+from cluster_layer.overview import Permissions
 from topology import transitions
 from topology.atomic import replace_file
 from topology.codec import encode
-from topology.errors import LockHeld
-from topology.model import Topology
+from topology.errors import IllegalTransition, LockHeld
+from topology.model import Change, ShardState, Topology
 from topology.plans import Plan, encode_plan
 from topology.ports import Lock, ShardStatus
 from topology.prechecks import (
@@ -72,19 +73,23 @@ async def carry_out(store: options.StoreOptions, make_plan: MakePlan, how: How) 
                 _tell(how, "ended", "there is nothing to do", outcome="finished", slots=0)
                 return
             await _require_consent(how, "Execute this plan?")
-            begun = await session.decisions.begin(assessment.plan, step=how.step)
-            await _drive_to_end(session, begun, lock, how, Outcome.FINISHED)
+            async with resumable(session):
+                begun = await carried_through(
+                    session.decisions.begin(assessment.plan, step=how.step)
+                )
+                await _drive_to_end(session, begun, lock, how, Outcome.FINISHED)
 
 
 async def resume(store: options.StoreOptions, how: How) -> None:
     """Go on with the change under way, whoever began it."""
     async with open_session(store) as session:
         if how.dry_run:
-            transitions.resume(session.topology)
-            _tell(how, "dry run", _would("resume", session.topology))
+            change = _require_change(session.topology, "resume")
+            text = f"would go on with {change.summary!r}"
+            _tell(how, "would", text, epoch=session.topology.epoch)
             return
-        async with session.decisions.at_work(steal=how.steal) as lock:
-            topology = await session.decisions.resume()
+        async with session.decisions.at_work(steal=how.steal) as lock, resumable(session):
+            topology = await carried_through(session.decisions.resume())
             aborting = topology.change is not None and topology.change.aborting
             wanted = Outcome.ABORTED if aborting else Outcome.FINISHED
             await _drive_to_end(session, topology, lock, how, wanted)
@@ -93,17 +98,17 @@ async def resume(store: options.StoreOptions, how: How) -> None:
 async def abort(store: options.StoreOptions, how: How) -> None:
     """End the change under way; undo its round if there is one."""
     async with open_session(store) as session:
-        before = session.topology
+        topology = session.topology
+        change = _require_change(topology, "abort")
         if how.dry_run:
-            transitions.abort(before)
-            _tell(how, "dry run", _would("abort", before))
+            _tell(how, "would", f"would abort {change.summary!r}", epoch=topology.epoch)
             return
-        change = before.change
-        if change is None or not change.aborting:
-            transitions.abort(before)  # refuses when there is nothing to abort
-            await _require_consent(how, f"Abort {change.summary!r}?" if change else "")
-            before = await session.decisions.abort()
-        await _drive_or_watch(session, before, how, "" if change is None else change.id)
+        if not change.aborting:
+            await _require_consent(how, f"Abort {change.summary!r}?")
+        async with resumable(session):
+            if not change.aborting:
+                topology = await carried_through(session.decisions.abort())
+            await _drive_or_watch(session, topology, how, change.id)
 
 
 async def _drive_or_watch(session: Session, topology: Topology, how: How, change_id: str) -> None:
@@ -128,20 +133,20 @@ async def _drive_or_watch(session: Session, topology: Topology, how: How, change
 async def mark_down(store: options.StoreOptions, shards: Sequence[str], how: How) -> None:
     """Give the slots of lost shards to the others, at once."""
     async with open_session(store) as session:
+        wishes.require_known(session.topology, shards)
         reason = f"marked as down by its operator: {', '.join(shards)}"
         transitions.rehome(session.topology, shards, reason)  # refuses what cannot be
-        wanted = [session.topology.shard(shard) for shard in shards]
-        statuses = await asyncio.gather(*map(session.cluster.inspect, wanted))
-        objections = objections_to_loss(statuses)
+        statuses = await session.lookout.statuses(session.topology)
+        objections = objections_to_loss(statuses[shard] for shard in shards)
         lost = {shard: len(session.topology.slots_of(shard)) for shard in shards}
         text = ", ".join(f"{slots:,} slots of {shard}" for shard, slots in lost.items())
-        _tell(how, "plan", f"{text} go to the others; what is on them is lost", slots=lost)
+        _tell(how, "loss", f"{text} go to the others; what is on them is lost", slots=lost)
         _require_overridden(objections, how.forced)
         if how.dry_run:
             return
         await _require_consent(how, "Mark as down?")
-        after = await session.decisions.mark_down(shards, reason)
-        up = [shard.id for shard in after.shards if shard.state.value != "down"]
+        after = await carried_through(session.decisions.mark_down(shards, reason))
+        up = [shard.id for shard in after.shards if shard.state is not ShardState.DOWN]
         missing = await session.cluster.install(after, up)
         for shard, why in missing.items():
             _tell(how, "warning", f"shard {shard} does not know yet: {why}", shard=shard)
@@ -161,16 +166,21 @@ async def assess(session: Session, plan: Plan, step: int) -> Assessment:
     )
     if plan.moves:
         encode(transitions.prepare(begun))  # the largest that there will be
-    by_id = {shard.id: shard for shard in (*topology.shards, *plan.shards)}
-    needed = [by_id[shard_id] for shard_id in concerned(plan, topology)]
-    inspected, servers, reports = await asyncio.gather(
-        asyncio.gather(*map(session.cluster.inspect, needed)),
-        asyncio.to_thread(session.store.servers),
-        session.cluster.processes(),
+    servers, statuses = await asyncio.gather(
+        asyncio.to_thread(session.store.servers), session.lookout.statuses(begun)
     )
-    statuses = {status.shard: status for status in inspected}
+    reports = await session.lookout.processes(topology, statuses)
+    refused = await session.lookout.permissions(
+        begun, statuses, {report.prefix for report in reports.values()}
+    )
+    needed = concerned(plan, topology)
+    statuses = {shard: _with_permissions(statuses[shard], refused.get(shard)) for shard in needed}
     objections = objections_to(plan, topology, statuses, servers, reports.values())
     return Assessment(plan, topology, statuses, objections)
+
+
+def _with_permissions(status: ShardStatus, refused: Permissions | None) -> ShardStatus:
+    return status if refused is None else replace(status, missing_permissions=refused.all)
 
 
 async def _assess_and_show(session: Session, make_plan: MakePlan, how: How) -> Assessment:
@@ -229,10 +239,11 @@ async def _require_consent(how: How, question: str) -> None:
         await consent(question)
 
 
-def _would(verb: str, topology: Topology) -> str:
-    change = topology.change
-    assert change is not None  # noqa: S101 - the transition would have refused
-    return f"would {verb} {change.summary!r}, at epoch {topology.epoch}"
+def _require_change(topology: Topology, verb: str) -> Change:
+    """IllegalTransition if none is under way."""
+    if topology.change is None:
+        raise IllegalTransition(f"cannot {verb}: no change is under way")
+    return topology.change
 
 
 def _tell(how: How, event: str, text: str, **fields: object) -> None:

@@ -132,7 +132,9 @@ async def gathering(
     """A gatherer whose connections are closed at the end. StoreConfigError."""
     copy = copy or default_topology_cache(options.url)
     with options.opened() as store:
-        async with open_lookout(timeout_s=timeout_s, connect_timeout_s=timeout_s) as lookout:
+        async with open_lookout(
+            timeout_s=timeout_s, connect_timeout_s=timeout_s, endpoint_for=options.endpoint_for
+        ) as lookout:
             yield Gatherer(options, store, lookout, copy)
             # Ending a session with ZooKeeper may take its time.
             await asyncio.to_thread(store.close)

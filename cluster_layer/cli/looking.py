@@ -15,7 +15,7 @@ from cluster_layer.cli import commands, exits, options, render
 from cluster_layer.cli.findings_view import findings_json, findings_table
 from cluster_layer.cli.gathering import Gatherer, gathering
 from cluster_layer.cli.options import StoreOptions
-from cluster_layer.cli.status_view import status_json, status_tables
+from cluster_layer.cli.status_view import SHOWN, status_json, status_tables
 from cluster_layer.diagnosis import Finding, Severity, worst
 from cluster_layer.overview import Overview
 
@@ -135,12 +135,23 @@ async def _watch(gatherer: Gatherer, every_s: float, *, everybody: bool, as_json
             elif live is None:
                 options.show(_tables(overview, everybody))
             else:
-                live.update(_tables(overview, everybody), refresh=True)
+                live.update(_fitting(console, overview, everybody), refresh=True)
             await asyncio.sleep(every_s)
 
 
 def _tables(overview: Overview, everybody: bool) -> RenderableType:
-    return status_tables(overview, width=options.width(), everybody=everybody)
+    processes = None if everybody else SHOWN
+    return status_tables(overview, width=options.width(), processes=processes)
+
+
+def _fitting(console: Console, overview: Overview, everybody: bool) -> RenderableType:
+    """With fewer processes, where a screen has no room for more."""
+    shown = _tables(overview, everybody)
+    for processes in (SHOWN // 2, SHOWN // 4, 1):
+        if len(console.render_lines(shown)) <= console.height:
+            break
+        shown = status_tables(overview, width=console.width, processes=processes)
+    return shown
 
 
 @click.command("check")

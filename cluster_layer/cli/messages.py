@@ -36,6 +36,7 @@ class LayerOptions:
         """A layer, closed at the end. ConfigError."""
         layer = ClusterChannelLayer(
             topology={"url": self.store.url, **self.store.more},
+            addresses=dict(self.store.addresses),
             prefix=self.prefix,
             symmetric_encryption_keys=list(self.keys),
             **config,

@@ -122,7 +122,9 @@ async def _monitor(
     with options.opened() as store:
         try:
             topology = await _first_topology(store, tell)
-            async with open_cluster(topology, name=name) as cluster:
+            async with open_cluster(
+                topology, name=name, endpoint_for=options.endpoint_for
+            ) as cluster:
                 watching = Monitor(
                     store,
                     cluster,

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from cluster_layer.config import addresses_from
+from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
-from topology import redacted_url
+from topology import Shard, redacted_url
 from topology.ports import OperatorStore
 from topology.stores import open_store
 
@@ -27,6 +29,10 @@ class StoreOptions:
 
     url: str = field(repr=False)
     more: Mapping[str, object] = field(repr=False)
+    addresses: Mapping[str, object] = field(default_factory=dict, repr=False)  # as in CONFIG
+
+    def __post_init__(self) -> None:
+        addresses_from(self.addresses)  # refuses what is wrong before anything is opened
 
     @contextmanager
     def opened(self) -> Iterator[OperatorStore]:
@@ -36,6 +42,11 @@ class StoreOptions:
             yield store
         finally:
             store.close()
+
+    def endpoint_for(self, shard: Shard) -> Endpoint:
+        """How a shard is reached from here."""
+        address = self.addresses.get(shard.id)
+        return Endpoint.from_url(shard.url) if address is None else Endpoint.from_host(address)
 
     @property
     def kind(self) -> str:
@@ -52,7 +63,7 @@ class StoreOptions:
 
 
 def store_options(command: F) -> F:
-    """`--store` and `--store-options`; the command gets both as `store`, a StoreOptions."""
+    """Where the topology and the shards are; the command gets it as `store`, a StoreOptions."""
 
     @click.option(
         "--store",
@@ -70,9 +81,24 @@ def store_options(command: F) -> F:
         show_envvar=True,
         help="A JSON file with the store's options: login, TLS, timeouts.",
     )
+    @click.option(
+        "--addresses",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="CLUSTER_LAYER_ADDRESSES",
+        show_envvar=True,
+        help="A JSON file as CONFIG addresses: how shards are reached from here, by their ids, "
+        "where the topology's URL is not the way.",
+    )
     @functools.wraps(command)
-    def with_store(*arguments: Any, store: str, more: Path | None, **others: Any) -> Any:
-        return command(*arguments, store=StoreOptions(store, _read_options(more)), **others)
+    def with_store(
+        *arguments: Any, store: str, more: Path | None, addresses: Path | None, **others: Any
+    ) -> Any:
+        found = StoreOptions(
+            store,
+            _read_object("--store-options", more),
+            _read_object("--addresses", addresses),
+        )
+        return command(*arguments, store=found, **others)
 
     return with_store  # type: ignore[return-value]  # the options are click's business
 
@@ -99,14 +125,14 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def _read_options(path: Path | None) -> dict[str, object]:
+def _read_object(option: str, path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
     try:
         options = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         # Not the error's own text: it may quote the file, which holds secrets.
-        raise ConfigError(f"--store-options {path}: not readable as JSON") from error
+        raise ConfigError(f"{option} {path}: not readable as JSON") from error
     if not isinstance(options, dict):
-        raise ConfigError(f"--store-options {path}: must be a JSON object such as {{}}")
+        raise ConfigError(f"{option} {path}: must be a JSON object such as {{}}")
     return options

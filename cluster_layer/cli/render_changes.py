@@ -183,9 +183,7 @@ def change_json(change: Change) -> dict[str, Any]:
 def verification_lines(verification: Verification) -> list[str]:
     looked = f"{verification.shards} shards and {verification.processes} processes"
     lines = [f"epoch {verification.epoch}: {looked} looked at"]
-    lines += [f"not as it should be: {finding}" for finding in verification.findings]
-    if verification.cleaned:
-        lines.append(f"deleted: memberships of {verification.cleaned:,} groups on former homes")
+    lines += [f"not as it should be: {flaw}" for flaw in verification.flaws]
     if verification.forgotten:
         lines.append(
             f"memberships of {verification.forgotten:,} groups on former homes, which nobody reads "

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from cluster_layer.administration import Administration, open_cluster
 from cluster_layer.cli.options import StoreOptions
+from cluster_layer.lookout import Lookout, open_lookout
 from topology.decisions import Decisions
 from topology.model import Operator, Topology
 from topology.ports import OperatorStore
@@ -23,11 +24,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a verb works with; `topology` is the newest one when the session began."""
+    """What a verb works with; `topology` is the newest one when the session began.
+
+    Whoever uses `cluster` may bring a topology to a shard; `lookout` changes nothing.
+    """
 
     store: OperatorStore
     decisions: Decisions
     cluster: Administration
+    lookout: Lookout
     topology: Topology
 
 
@@ -37,8 +42,11 @@ async def open_session(options: StoreOptions) -> AsyncIterator[Session]:
     with options.opened() as store:
         decisions = Decisions(store, this_operator())
         topology = await decisions.read()
-        async with open_cluster(topology) as cluster:
-            yield Session(store, decisions, cluster, topology)
+        async with (
+            open_cluster(topology, endpoint_for=options.endpoint_for) as cluster,
+            open_lookout(endpoint_for=options.endpoint_for) as lookout,
+        ):
+            yield Session(store, decisions, cluster, lookout, topology)
 
 
 def this_operator() -> Operator:
@@ -51,7 +59,7 @@ def this_operator() -> Operator:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a verb; SIGTERM cancels it as Ctrl-C does."""
+    """Run a verb. SIGTERM cancels it as Ctrl-C does; KeyboardInterrupt if it ends by that."""
 
     async def until_told_otherwise() -> T:
         task = asyncio.current_task()
@@ -59,4 +67,22 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
 
-    return asyncio.run(until_told_otherwise())
+    try:
+        return asyncio.run(until_told_otherwise())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def carried_through(decision: Coroutine[Any, Any, T]) -> T:
+    """What a decision led to. Who is interrupted meanwhile knows what has become of it.
+
+    It is bounded by the store's timeouts. The interruption comes at the caller's next wait.
+    """
+    task = asyncio.ensure_future(decision)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if (interrupted := asyncio.current_task()) is not None:
+            interrupted.cancel()
+        return task.result()

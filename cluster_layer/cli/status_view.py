@@ -31,14 +31,14 @@ _BAD, _GOOD, _ODD = "red", "green", "yellow"
 
 
 def status_tables(
-    overview: Overview, *, width: int = WIDE, everybody: bool = False
+    overview: Overview, *, width: int = WIDE, processes: int | None = SHOWN
 ) -> RenderableType:
-    """For a terminal of this many columns; `everybody`: all processes, however many."""
+    """For a terminal of this many columns, with so many processes; None: all."""
     parts: list[RenderableType] = [_headline(overview)]
     if overview.store.trouble is not None:
         parts.append(Text(f"store: {overview.store.trouble}", style=_BAD))
     parts += [*_change_lines(overview), *_shard_parts(overview, width)]
-    parts += _process_parts(overview, width, None if everybody else SHOWN)
+    parts += _process_parts(overview, width, processes)
     parts += [_monitors_line(overview), _servers_table(overview.store.servers)]
     return Group(*parts)
 

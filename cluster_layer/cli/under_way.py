@@ -13,11 +13,12 @@ from cluster_layer.cli.driving import LOOK_EVERY_S, look
 from cluster_layer.cli.exits import Found
 from cluster_layer.cli.how import How, how_options
 from cluster_layer.cli.options import StoreOptions
-from cluster_layer.cli.session import open_session, run
+from cluster_layer.cli.session import Session, carried_through, open_session, run
 from cluster_layer.cli.watchers import teller
-from topology import transitions
+from topology import SLOTS, transitions
 from topology.decisions import OPERATOR_LOCK
 from topology.model import Topology
+from topology.verification import Verification
 from topology.verification import verify as verify_topology
 
 
@@ -55,7 +56,7 @@ def pause(store: StoreOptions, reason: str, dry_run: bool, as_json: bool) -> Non
     async def do() -> Topology:
         async with open_session(store) as session:
             after = transitions.pause(session.topology, reason)
-            return after if dry_run else await session.decisions.pause(reason)
+            return after if dry_run else await carried_through(session.decisions.pause(reason))
 
     _show_change(run(do()), as_json=as_json)
 
@@ -71,7 +72,7 @@ def throttle(store: StoreOptions, slots: int, dry_run: bool, as_json: bool) -> N
     async def do() -> Topology:
         async with open_session(store) as session:
             after = transitions.throttle(session.topology, slots)
-            return after if dry_run else await session.decisions.throttle(slots)
+            return after if dry_run else await carried_through(session.decisions.throttle(slots))
 
     _show_change(run(do()), as_json=as_json)
 
@@ -112,21 +113,34 @@ def verify(store: StoreOptions, clean: bool, within: float, as_json: bool) -> No
 
     async def look_at_all() -> None:
         async with open_session(store) as session:
+            found = await _verified(session, clean=clean)
             deadline = time.monotonic() + within
-            while True:
-                topology = await session.decisions.read()
-                found = await verify_topology(topology, session.cluster, clean=clean)
-                if found.valid or time.monotonic() > deadline:
-                    break
+            while not found.valid and time.monotonic() < deadline:
                 await asyncio.sleep(LOOK_EVERY_S)
+                found = await _verified(session, clean=clean)
             if as_json:
                 click.echo(json.dumps(render_changes.verification_json(found), indent=2))
             else:
                 click.echo("\n".join(render_changes.verification_lines(found)))
             if not found.valid:
-                raise Found(f"{len(found.findings)} things are not as they should be")
+                raise Found(f"{len(found.flaws)} things are not as they should be")
 
     run(look_at_all())
+
+
+async def _verified(session: Session, *, clean: bool) -> Verification:
+    topology = await session.decisions.read()
+    statuses = await session.lookout.statuses(topology)
+    reports = await session.lookout.processes(topology, statuses)
+    leftovers = await session.lookout.leftovers(topology, statuses)
+    found = verify_topology(topology, statuses, reports.values(), leftovers)
+    if not (clean and found.valid and found.forgotten):
+        return found
+    for shard, left in leftovers.items():
+        if left is not None and left.members:
+            strange = [slot for slot in range(SLOTS) if topology.owner_of(slot).id != shard]
+            await session.cluster.clean_members(topology, shard, strange)
+    return await _verified(session, clean=False)
 
 
 @click.command("history")

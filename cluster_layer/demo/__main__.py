@@ -10,18 +10,14 @@ from types import FrameType
 
 import click
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
-from cluster_layer.demo.check import CheckPlan, Outcome, run_check
-from cluster_layer.demo.ledger import Ledger
-from cluster_layer.demo.report import accounts_table
+from cluster_layer.demo.check import CheckPlan, run_check
+from cluster_layer.demo.report import ProgressLine, report
 from cluster_layer.demo.site import Site
 from topology.errors import ClusterError
 
 # A killed shard stays away long enough for a person to see what that does.
 _AWAY_S = 5.0
-_LINE_EVERY_S = 1.0
 
 
 @click.command()
@@ -94,53 +90,9 @@ def _bring_back_shards(site: Site, console: Console) -> None:
 
 
 def _check(console: Console, plan: CheckPlan) -> int:
-    with _started_site(console) as site, _Progress(console) as progress:
+    with _started_site(console) as site, ProgressLine(console) as progress:
         outcome = asyncio.run(run_check(site, plan, progress.show))
-    return _reported(console, outcome)
-
-
-def _reported(console: Console, outcome: Outcome) -> int:
-    console.print(accounts_table(outcome.accounts, outcome.outage))
-    if outcome.strangers:
-        console.print(f"{outcome.strangers} deliveries of what nobody sent", style="bold red")
-    losses = [f"{reason}: {count:,}" for reason, count in outcome.counted_losses.items() if count]
-    console.print("Losses that the layers counted:", ", ".join(losses) or "none")
-    if outcome.passed:
-        console.print(
-            "Passed: every message sent outside the outage arrived everywhere, exactly once.",
-            style="bold green",
-        )
-        return 0
-    console.print("Failed: see the red figures, or a shard that did not heal.", style="bold red")
-    return 1
-
-
-class _Progress:
-    """A live line on a terminal; elsewhere a line now and then."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._next_line_at = 0.0
-
-    def __enter__(self) -> "_Progress":
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self, phase: str, seconds_left: float, ledger: Ledger) -> None:
-        line = (
-            f"{phase:<28} {seconds_left:4.1f} s left   "
-            f"{ledger.sent:>7,} sent {ledger.delivered:>9,} delivered"
-        )
-        if self._console.is_terminal:
-            self._live.update(Text(line), refresh=True)
-        elif time.monotonic() >= self._next_line_at:
-            self._next_line_at = time.monotonic() + _LINE_EVERY_S
-            self._console.print(line, markup=False, highlight=False)
+    return report(console, outcome)
 
 
 if __name__ == "__main__":

@@ -80,3 +80,6 @@ def test_run_writes_history_and_reports(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text("utf-8"))["verdict"] == "valid"
     again = runner.invoke(main, ["check", str(tmp_path / "direct-calm-1.jsonl")])
     assert again.exit_code == 0, again.output
+    summed = runner.invoke(main, ["sum", *[str(tmp_path / "report.json")] * 2])
+    assert summed.exit_code == 0, summed.output
+    assert "runs: 2 valid, of 1 scenarios; seeds 1 to 1" in summed.output

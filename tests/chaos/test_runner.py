@@ -10,7 +10,7 @@ from chaos.checkers import check
 from chaos.checkers.base import Finding, Verdict
 from chaos.history import history_of
 from chaos.runner import Run, run
-from chaos.scenarios import SCENARIOS, SMOKE
+from chaos.scenarios import CHANGING, SCENARIOS, SMOKE
 from tests.chaos.mutants import MUTANTS, Mutant
 from tests.chaos.mutants.worker import INSTALL
 
@@ -34,7 +34,9 @@ def told(found: dict[str, Finding]) -> str:
 @pytest.mark.parametrize("scenario", [s for s in SMOKE if not SCENARIOS[s].zookeeper_servers])
 async def test_smoke(scenario: str) -> None:
     """The layer keeps its promises in a short run with one fault."""
-    found = await findings(scenario, seed=1, seconds=5, drain_s=2)
+    # A change takes its time, and so do monitors.
+    seconds = 12 if SCENARIOS[scenario].rhythm is CHANGING else 5
+    found = await findings(scenario, seed=1, seconds=seconds, drain_s=2)
     assert all(one.verdict is not Verdict.INVALID for one in found.values()), told(found)
 
 

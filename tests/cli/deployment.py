@@ -104,6 +104,11 @@ def findings_of(found: Mapping[str, Any], rule: str) -> list[tuple[str, str]]:
     return [(one["severity"], one["where"]) for one in found["findings"] if one["rule"] == rule]
 
 
+def problems_of(found: Mapping[str, Any], rule: str) -> list[str]:
+    """Where there are problems by one rule; a loaded machine alone makes shards slow, no more."""
+    return [where for severity, where in findings_of(found, rule) if severity == "problem"]
+
+
 def text_of(found: Mapping[str, Any], rule: str) -> str:
     """What the findings of one rule say, remedies included."""
     texts = [

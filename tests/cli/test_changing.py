@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner
 
 from cluster_layer.cli.main import main
@@ -102,8 +104,12 @@ async def test_each_verb_moves_what_it_says(cli: CommandLine, store: str, named:
     assert kinds == ["created", *["begun", "finished"] * 5]
 
 
-async def test_a_dry_run_changes_nothing(cli: CommandLine, store: str, named: list[str]) -> None:
-    """Each verb shows its plan and leaves the store, and the history, as they are."""
+async def test_a_dry_run_changes_nothing(
+    cli: CommandLine, store: str, named: list[str], servers: list[RedisServer]
+) -> None:
+    """Each verb shows its plan and leaves the store, the history and the shards as they are."""
+    fourth: Any = redis.Redis.from_url(servers[3].url, protocol=2)
+    fourth.flushall()
     before, history = stored(store), await cli.run("history")
     for arguments in (
         ("shard", "add", named[3]),
@@ -118,6 +124,8 @@ async def test_a_dry_run_changes_nothing(cli: CommandLine, store: str, named: li
     await cli.run("shard", "mark", "down", "a", "--dry-run", "--force", "answers")
     await cli.run("init", named[3], "--dry-run", code=1)
     assert (stored(store), await cli.run("history")) == (before, history)
+    assert fourth.dbsize() == 0
+    fourth.close()
 
 
 async def test_what_there_is_nothing_to_do_for(cli: CommandLine, store: str) -> None:
@@ -310,6 +318,24 @@ async def test_on_zookeeper_a_killed_operator_is_followed_by_another(
     await cli.run("rollback", "--yes")
     told = await cli.run("history")
     assert [entry["kind"] for entry in told][-1] == "finished"
+
+
+async def test_shards_may_be_reached_by_another_way(
+    store: str, servers: list[RedisServer], tmp_path: Path
+) -> None:
+    """--addresses, as CONFIG addresses: the topology has the URLs that processes use."""
+    cli = CommandLine(store)
+    await cli.run("init", "a=redis://127.0.0.1:1", "b=redis://127.0.0.1:2")
+    weigh = ("shard", "weight", "a", "3", "--yes", "--step", "4096")
+    await cli.run(*weigh, code=1)
+    ways = tmp_path / "ways.json"
+    ways.write_text(json.dumps({"a": servers[0].url, "b": ["127.0.0.1", servers[1].port]}))
+    await cli.run(*weigh, "--addresses", str(ways))
+    await cli.run("verify", "--addresses", str(ways))
+    await cli.run("check", "--addresses", str(ways), "--quiet", code=6)  # there is no monitor
+    assert stored(store).shard("a").url == "redis://127.0.0.1:1"
+    ways.write_text('{"a": 5}')
+    await cli.run("verify", "--addresses", str(ways), code=2)
 
 
 async def test_a_store_that_is_away_is_an_error_with_a_limit(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from kazoo.client import KazooClient
 from kazoo.security import make_acl, make_digest_acl
 
 from cluster_layer import ClusterChannelLayer
-from tests.cli.deployment import BINARIES, Deployment, deployed, findings_of, text_of
+from tests.cli.deployment import BINARIES, Deployment, deployed, findings_of, problems_of, text_of
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 from tests.support.workers import Worker
@@ -122,10 +122,10 @@ async def test_a_shard_that_does_not_answer(tmp_path: Path) -> None:
         deployment.servers["a"].kill()
         deployment.servers["b"].pause()
         try:
-            found = await deployment.look("check", "--timeout", "0.5")
+            found = await deployment.look("check", "--timeout", "4")
         finally:
             deployment.servers["b"].resume()
-    assert findings_of(found, "shard.reachable") == [("problem", "a"), ("problem", "b")]
+    assert problems_of(found, "shard.reachable") == ["a", "b"]
     assert findings_of(found, "shard.persistence") == [("ok", "shards")]
 
 
@@ -270,7 +270,7 @@ async def test_a_user_who_may_hardly_do_anything(tmp_path: Path) -> None:
         allow(deployment, "b", ["+ping", "~*"])
         found = await deployment.look("check")
         status = await asyncio.to_thread(deployment.run, "status")
-    assert findings_of(found, "shard.reachable") == [("problem", "b")]
+    assert problems_of(found, "shard.reachable") == ["b"]
     assert "+info" in text_of(found, "shard.reachable")
     assert status.exit_code == 0
 
@@ -318,7 +318,7 @@ async def test_a_process_that_cannot_reach_a_shard(tmp_path: Path) -> None:
                 await eventually_async(is_seen)
                 found = await deployment.look("check")
     assert "1 of 2" in text_of(found, "process.reaches")
-    assert findings_of(found, "shard.reachable") == [("ok", "shards")]
+    assert problems_of(found, "shard.reachable") == []
 
 
 async def test_epochs_that_do_not_agree(tmp_path: Path) -> None:
@@ -457,12 +457,12 @@ async def test_zookeeper_servers_that_are_away(tmp_path: Path) -> None:
         other.kill()
         url = f"zookeeper://{server.hosts},{other.hosts}/topology"
         options = tmp_path / "options.json"
-        options.write_text(json.dumps({"timeout_s": 1.0}))
+        options.write_text(json.dumps({"timeout_s": 2.0}))
         with deployed(tmp_path, store=url) as deployment:
-            one = await deployment.look("check", "--store-options", str(options))
+            one = await deployment.look("check")
             server.kill()
             none = await deployment.look("check", "--store-options", str(options))
-    assert findings_of(one, "store.reachable") == [("warning", other.hosts)]
+    assert ("warning", other.hosts) in findings_of(one, "store.reachable")
     assert ("problem", server.hosts) in findings_of(none, "store.reachable")
     assert ("problem", "store") in findings_of(none, "store.reachable")
 
@@ -490,7 +490,7 @@ async def test_a_store_that_may_only_be_read(tmp_path: Path, zookeeper: ZooKeepe
         grant.close()
         found = await deployment.look("check")
     assert findings_of(found, "store.access") == [("warning", "store"), ("note", "store")]
-    assert findings_of(found, "store.reachable") == [("ok", "store")]
+    assert problems_of(found, "store.reachable") == []
 
 
 def test_check_is_a_table_for_people(tmp_path: Path) -> None:

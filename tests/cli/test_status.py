@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.cli.deployment import BINARIES, CLUSTER, Deployment, deployed
+from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_async
 from tests.support.workers import Worker
 from tests.support.zookeeper import ZooKeeperServer
@@ -72,8 +73,8 @@ async def test_a_shard_that_is_away_is_shown_as_such(tmp_path: Path) -> None:
     """With the reason; everything else is shown as before."""
     with deployed(tmp_path) as deployment:
         deployment.servers["b"].kill()
-        found = await deployment.look("status", "--timeout", "0.5")
-        table = await asyncio.to_thread(deployment.run, "status", "--timeout", "0.5")
+        found = await deployment.look("status", "--timeout", "5")
+        table = await asyncio.to_thread(deployment.run, "status", "--timeout", "5")
     assert [shard["reachable"] for shard in found["shards"]] == [True, False]
     assert found["shards"][1]["reason"]
     assert "not reached" in table.stdout
@@ -170,7 +171,7 @@ def test_locate_says_the_shard_of_an_inbox(tmp_path: Path) -> None:
 def test_watch_looks_again_until_it_is_interrupted(tmp_path: Path, as_json: bool) -> None:
     """Each look is told, also the one after a shard was lost; Ctrl-C is no error."""
     with deployed(tmp_path) as deployment:
-        arguments = ["status", "--watch", "0.1", "--timeout", "0.5", "--store", deployment.store]
+        arguments = ["status", "--watch", "0.1", "--timeout", "5", "--store", deployment.store]
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("cluster-layer")), *arguments]
             + ["--json"] * as_json,
@@ -192,6 +193,19 @@ def test_watch_looks_again_until_it_is_interrupted(tmp_path: Path, as_json: bool
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
+
+
+async def test_watch_redraws_a_screen(tmp_path: Path) -> None:
+    """In place, and the terminal is as before at the end."""
+    with deployed(tmp_path) as deployment:
+        arguments = ("status", "--watch", "0.1", "--timeout", "5")
+        async with terminal(deployment.store, *arguments) as screen:
+            await screen.shows("monitors: none")
+            deployment.servers["b"].kill()
+            await screen.shows("up, not reached")
+            screen.process.send_signal(signal.SIGINT)
+            assert await screen.ended() == 0
+    assert "Traceback" not in screen.shown
 
 
 async def test_status_with_zookeeper(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:

@@ -81,19 +81,21 @@ sub read_envelope {
     my $version = expect($fields->[0] // die("empty\n"), 'int');
     die "version $version\n" if $version != 1;
     die "too few fields\n"   if @$fields < 6;
-    my (undef, $kind, $ttl_ms, $channel, $marks, $body, $exclude) = @$fields;
+    my (undef, $kind, $ttl_ms, $channel, $marks, $body, $exclude, $epoch) = @$fields;
     my %envelope = (
         kind    => expect($kind,    'int'),
         ttl_ms  => expect($ttl_ms,  'int'),
         channel => expect($channel, 'str', 'nil'),
         body    => expect($body,    'bin'),
         marks   => expect($marks,   'map', 'nil'),
+        epoch   => $epoch ? expect($epoch, 'int') : 0,
     );
     my $excluded = defined $exclude ? expect($exclude, 'array', 'nil') // [] : [];
     $envelope{exclude} = [map { expect($_, 'str') } @$excluded];
     for my $name (@{ $envelope{exclude} }) {
         die "bad excluded name\n" if $name !~ /\A[A-Za-z0-9._-]+(?:[!?][A-Za-z0-9._-]*)?\z/;
     }
+    die "bad epoch\n"    if $envelope{epoch} < 0;
     die "unknown kind\n" if $envelope{kind} != 0 && $envelope{kind} != 1;
     die "bad ttl\n"      if $envelope{ttl_ms} < 0 || $envelope{ttl_ms} > 2**53;
     my $name = $envelope{channel};
@@ -139,7 +141,7 @@ my $checked = 0;
 
 for my $vector (@{ $vectors->{envelopes} }) {
     my $found = read_envelope(pack 'H*', $vector->{hex});
-    same("$vector->{what}, $_", $found->{$_}, $vector->{$_}) for qw(kind ttl_ms channel marks);
+    same("$vector->{what}, $_", $found->{$_}, $vector->{$_}) for qw(kind ttl_ms channel marks epoch);
     same("$vector->{what}, exclude", $found->{exclude}, $vector->{exclude} // []);
     same("$vector->{what}, body", unpack('H*', $found->{body}), $vector->{body_hex});
     $checked++;

@@ -17,8 +17,11 @@ from cluster_layer.errors import ConfigError
 from cluster_layer.hosts import Hosts, Runtime
 from cluster_layer.loops import LIVING_S, background_loop
 from cluster_layer.node import Node
+from tests.support.layers import topology_store
 from tests.support.waiting import eventually
 from topology.errors import TopologyError
+from topology.model import Shard
+from topology.planning import initial_topology
 
 
 def hosts_of(**config: Any) -> Hosts:
@@ -50,6 +53,28 @@ def test_a_list_of_hosts_is_a_topology(hosts: Hosts, redis_server: RedisServer) 
     hosts.open()
     assert hosts.routes is routes
     assert hosts.epoch == routes.topology.epoch
+
+
+def test_a_loop_that_has_not_heard_of_a_shards_end_is_asked_all_the_same(
+    redis_server: RedisServer,
+) -> None:
+    """Another thread brings a topology while the loop is busy."""
+    one, two = Shard("one", redis_server.url), Shard("two", "redis://127.0.0.1:1")
+    before = initial_topology([one, two], cluster="5" * 16)
+    hosts = hosts_of(topology=topology_store(before))
+    hosts.open()
+
+    async def look() -> None:
+        hosts.own_runtime()
+        assert hosts.connected() == {"one": False, "two": False}
+        after = initial_topology([one], cluster="5" * 16, epoch=2)
+        bringing = threading.Thread(target=hosts._topologies.offer, args=(after,))
+        bringing.start()
+        bringing.join()
+        assert hosts.connected() == {"one": False}
+        await hosts.close()
+
+    asyncio.run(look())
 
 
 def test_a_topology_that_is_not_there_is_told(

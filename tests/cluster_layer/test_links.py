@@ -178,6 +178,26 @@ async def test_an_unknown_outcome_is_final_when_it_is_told(
     assert await link.run(counting.script, EPOCH, counting.build) == 1
 
 
+async def test_an_answer_from_another_server_settles_nothing(
+    bench: Bench, redis_server: RedisServer, proxy: TcpProxy, counting: Counting
+) -> None:
+    """The address has moved; the one that had it stands still and may execute what it was sent."""
+    link = bench.link(proxy.url, HURRIED)
+    await link.ready()
+    redis_server.pause()
+    sent = proxy.bytes_to_server
+    call = asyncio.ensure_future(link.run(counting.script, EPOCH, counting.build))
+    await eventually_async(lambda: proxy.bytes_to_server > sent, what="it is written")
+    with RedisServer() as other:
+        proxy.retarget("127.0.0.1", other.port)
+        await eventually_async(lambda: link.connection is not None, what="it is connected there")
+        with pytest.raises(DeliveryUnknown):
+            await call
+        redis_server.resume()
+    executions = {counting.executions() for _ in range(100)}
+    assert executions == {0}
+
+
 async def test_a_cut_costs_a_delay_and_no_error(
     bench: Bench, redis_server: RedisServer, proxy: TcpProxy, counting: Counting
 ) -> None:
@@ -191,6 +211,23 @@ async def test_a_cut_costs_a_delay_and_no_error(
     assert await link.run(counting.script, EPOCH, counting.build) == 1
     assert changes == [False, True]
     assert bench.counters.shards["shard"].reconnects == 1
+
+
+async def test_a_shard_that_fell_silent_is_told_before_the_next_attempt_has_failed(
+    bench: Bench, proxy: TcpProxy
+) -> None:
+    """Whoever decides about it should not wait twice; a cut says nothing."""
+    link = bench.link(proxy.url, replace(SETTINGS, timeout_s=0.5))
+    await link.ready()
+    proxy.blackhole()
+    told = await eventually_async(lambda: link.trouble)
+    assert (told, link._refusal) == ("no answer within 0.5 s", None)
+    proxy.cut()
+    proxy.heal()
+    await eventually_async(lambda: link.connection is not None and link.trouble is None)
+    connection = await link.ready()
+    connection.close("cut")
+    assert link.trouble is None
 
 
 async def test_a_dead_shard_is_unavailable_at_once(

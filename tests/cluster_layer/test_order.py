@@ -499,6 +499,59 @@ def test_positions_are_remembered_per_lane_and_life() -> None:
     assert receiver.sequencer.positions() == {(A_GROUP, LIFE): 5, (B_INBOX, LIFE): 9}
 
 
+def test_marks_of_a_later_epoch_wait_until_the_lanes_are_known() -> None:
+    """An inbox that has moved: its new home is none of ours before the topology says so."""
+    receiver = Receiver(B_GROUP)
+    sequencer = receiver.sequencer
+    sequencer.learn(1)
+    sequencer.offer(B_GROUP, 3, {"a": after_inbox(7)}, "second", 0.0, epoch=2)
+    sequencer.offer(B_GROUP, 4, None, "third", 0.0)
+    assert receiver.delivered == []
+    sequencer.expect(A_INBOX)
+    sequencer.learn(2)
+    assert receiver.delivered == []
+    sequencer.open(A_INBOX, LIFE)
+    receiver.offer(A_INBOX, 7, "first")
+    assert receiver.delivered == ["first", "second", "third"]
+
+
+def test_marks_of_a_later_epoch_that_name_lanes_of_others_wait_for_that_epoch_alone() -> None:
+    """Once it is known that the inbox is not ours, there is nothing to wait for."""
+    receiver = Receiver(B_GROUP)
+    receiver.sequencer.offer(B_GROUP, 3, {"a": after_inbox(7)}, "one", 0.0, epoch=2)
+    assert receiver.delivered == []
+    receiver.sequencer.learn(3)
+    assert receiver.delivered == ["one"]
+    receiver.sequencer.offer(B_GROUP, 4, {"a": after_inbox(8)}, "two", 0.0, epoch=3)
+    assert receiver.delivered == ["one", "two"]
+
+
+def test_an_epoch_that_cannot_be_learnt_is_waited_for_once() -> None:
+    """Its shard may hold a topology that is of no use here."""
+    receiver = Receiver(B_GROUP)
+    receiver.sequencer.offer(B_GROUP, 3, {"a": after_inbox(7)}, "one", 10.0, epoch=2)
+    assert receiver.sequencer.expire(15.0) == 1
+    receiver.sequencer.offer(B_GROUP, 4, {"a": after_inbox(8)}, "two", 20.0, epoch=2)
+    assert receiver.delivered == ["one", "two"]
+
+
+def test_a_trail_tells_the_epoch_of_the_inboxes_that_it_marks() -> None:
+    """That of publications does not matter: what a lane of those brings is never old."""
+    trail = Trail().after(A_INBOX, LIFE, 5, now=0.0, epoch=3)
+    trail = trail.after(B_GROUP, LIFE, 6, now=0.0, epoch=4)
+    marks = trail.marks(A_GROUP, 1.0, WINDOW_S, 4)
+    assert marks is not None
+    assert trail.epoch_of(marks) == 3
+    trail = Trail().after(B_GROUP, LIFE, 6, now=0.0, epoch=4)
+    marks = trail.marks(A_GROUP, 1.0, WINDOW_S, 4)
+    assert marks is not None
+    assert trail.epoch_of(marks) == 0
+    trail = trail.in_doubt(B_INBOX, LIFE, 1, now=0.0, epoch=5)
+    marks = trail.marks(A_GROUP, 1.0, WINDOW_S, 5)
+    assert marks is not None
+    assert trail.epoch_of(marks) == 5
+
+
 def test_holding_is_bounded_by_time() -> None:
     """What waited for too long is delivered all the same, and counted."""
     receiver = Receiver()

@@ -55,6 +55,17 @@ def client(redis_server: RedisServer) -> Iterator[Any]:
     client.close()
 
 
+async def test_a_shard_knows_a_process_before_it_is_used(
+    redis_server: RedisServer, client: Any
+) -> None:
+    """Who may write and join there is waited for by changes, from the first moment on."""
+    links = links_to(redis_server.url, settings=SETTINGS, counters=Counters(), presence=presence())
+    (link,) = links.all()
+    await link.ready()
+    assert client.hexists(link.keys.cluster.reports, "p1")
+    await links.close()
+
+
 async def test_a_link_reports_while_it_lives(redis_server: RedisServer, client: Any) -> None:
     """With each heartbeat, at once when asked to, and takes it back when it closes."""
     ours = presence()

@@ -34,11 +34,11 @@ class History:
         return key
 
     def account(self, shard: str) -> ShardAccount:
-        return {account.shard: account for account in self.ledger.accounts(OUTAGE)}[shard]
+        return {account.shard: account for account in self.ledger.accounts([OUTAGE])}[shard]
 
     @property
     def passed(self) -> bool:
-        return is_passed(self.ledger.accounts(OUTAGE), OUTAGE, self.ledger.strangers)
+        return is_passed(self.ledger.accounts([OUTAGE]), [OUTAGE], self.ledger.strangers)
 
 
 @pytest.fixture
@@ -153,12 +153,12 @@ def test_a_shard_that_never_heals_fails() -> None:
 
 def test_settled_means_answered_and_complete(history: History) -> None:
     """The check waits for answers always, and for deliveries that nothing excuses."""
-    assert history.ledger.is_settled(OUTAGE)
+    assert history.ledger.is_settled([OUTAGE])
     history.say("room-b", 105.0)
-    assert history.ledger.is_settled(OUTAGE)
+    assert history.ledger.is_settled([OUTAGE])
     late = history.say("room-b", 120.0, "ann")
-    assert not history.ledger.is_settled(OUTAGE)
+    assert not history.ledger.is_settled([OUTAGE])
     history.ledger.record_delivery("bob", late)
-    assert history.ledger.is_settled(OUTAGE)
+    assert history.ledger.is_settled([OUTAGE])
     history.say("room-b", 105.0, answer=Answer.NONE)
-    assert not history.ledger.is_settled(OUTAGE)
+    assert not history.ledger.is_settled([OUTAGE])

@@ -90,3 +90,57 @@ async def test_killed_at_every_step_a_change_can_be_aborted(
         assert steps > 10
         messages = await traffic.check()
     print(f"aborted after each of {steps - 1} steps, {messages:,} messages, none lost")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_an_abort_that_is_killed_can_be_ended(servers: list[RedisServer], store: str) -> None:
+    """kill -9 of the abort of a committed round, after each step: `resume` undoes it to its end."""
+    cli = CommandLine(store)
+    *three, fourth = named(servers)
+    await cli.run("init", *three)
+    before, undoing = stored(store), 0
+    async with traffic_on(store) as traffic:
+        for steps in range(1, STEPS_AT_MOST):
+            async with cli.running(*next_change(store, fourth), "--json") as running:
+                await running.until(lambda line: line.get("stage") == "committed")
+                running.kill()
+                await running.ended()
+            if not await cli.killed_after(steps, "abort", "--yes"):
+                break
+            change = stored(store).change
+            undoing += change is not None and change.aborting
+            await cli.run("resume", code=1 if change is None else 0)
+            await cli.run("verify", "--within", "20")
+            if stored(store).table != before.table:  # the round had come to its end before
+                await cli.run("rollback", "--yes", "--step", STEP)
+            assert (stored(store).table, stored(store).shards) == (before.table, before.shards)
+        assert undoing
+        messages = await traffic.check()
+    print(f"an abort killed after each of {steps - 1} steps, {messages:,} messages, none lost")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_shard_that_dies_during_a_change(tmp_path: Path) -> None:
+    """Its slots go to the others, the change is paused, and goes on with what is left."""
+    store = (tmp_path / "topology.json").as_uri()
+    cli = CommandLine(store)
+    with start_shards(4) as servers:
+        *three, fourth = named(servers)
+        await cli.run("init", *three)
+        add = ("shard", "add", fourth, "--yes", "--step", "300", "--patience", "100", "--json")
+        async with cli.running(*add) as driving:
+            await driving.until(lambda line: line.get("stage") == "prepared")
+            servers[1].kill()
+            await driving.until(lambda line: "b" in line.get("shards", ()))
+            await cli.run("shard", "mark", "down", "b", "--yes")
+            assert await driving.ended() == 4
+            assert "paused" in driving.errors
+        await cli.run("resume")
+        await cli.run("verify")
+        after = stored(store)
+        assert after.table.counts().keys() == {"a", "c", "d"}
+        servers[1].start()
+        await cli.run("shard", "mark", "up", "b", "--yes", "--step", "4096")
+        assert set(stored(store).table.counts().values()) == {1024}

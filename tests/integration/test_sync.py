@@ -97,7 +97,14 @@ def test_all_verbs_work_without_a_loop(shards: list[RedisServer]) -> None:
         layer.group_send("group", numbered(3))
         assert layer.receive(channel, DEADLINE_S) == numbered(3)
         assert layer.receive("orders", DEADLINE_S) == numbered(3)
+        assert layer.group_channels("group") == {channel, "orders"}
+        layer.group_send("group", numbered(3), exclude=["orders"])
+        assert layer.receive(channel, DEADLINE_S) == numbered(3)
+        assert layer.send_many([(channel, numbered(6)), ("orders", numbered(7))]) == [None, None]
+        assert layer.receive(channel, DEADLINE_S) == numbered(6)
+        assert layer.receive("orders", DEADLINE_S) == numbered(7)
         layer.group_discard("group", channel)
+        assert layer.group_count("group") == 1
         layer.group_send("group", numbered(4))
         layer.send(channel, numbered(5))
         inbox = channel[: channel.index("!") + 1]
@@ -351,6 +358,7 @@ def test_closing_ends_who_waits_and_the_next_call_opens_anew(shards: list[RedisS
         assert len(ended) == 1
         layer.send(channel, numbered(1))
         assert numbers_of(layer, channel, 1) == [1]
+        layer.group_add("group", channel)  # it is a member; this waits until it is heard again
         layer.group_send("group", numbered(2))
         assert numbers_of(layer, channel, 1) == [2]
 

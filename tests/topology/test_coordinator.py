@@ -209,6 +209,25 @@ async def test_an_unreachable_shard_stops_a_round_and_is_named(world: World) -> 
     assert (await world.driven())[-1].outcome is Outcome.FINISHED
 
 
+async def test_without_an_answer_from_every_shard_nobody_counts_as_gone(world: World) -> None:
+    """A shard that has the topology, and is silent when it is asked who takes part."""
+    await world.begun(A, B, C, D)
+    driving = world.coordinator().drive()
+    while (await anext(driving)).doing is not Doing.COPYING:
+        pass
+    for process in world.processes:
+        process.alive = False  # as far as the other shards know
+    world.cluster.shard("b").trouble = "no answer within 5 s"
+    held = await anext(driving)
+    assert held.trouble is not None
+    assert "no answer within 5 s" in held.trouble
+    assert held.stage is Stage.PREPARED
+    world.cluster.shard("b").trouble = None
+    async for progress in driving:
+        held = progress
+    assert held.outcome is Outcome.FINISHED
+
+
 async def test_a_store_that_is_away_is_waited_for(world: World) -> None:
     """Traffic goes on, and so does the change as soon as it can."""
     await world.begun(A, B, C, D)

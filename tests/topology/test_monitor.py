@@ -28,13 +28,14 @@ from topology.stores import open_store
 
 A, B, C, D = (Shard(x, f"redis://{x}") for x in "abcd")
 FIRST = initial_topology([A, B, C], cluster=CLUSTER)
-LIMITS = Limits(down_after_s=0.1, gap_s=5, fresh_s=60, quiet_s=0.3)
+LIMITS = Limits(down_after_s=0.1, leave_after_s=0.2, gap_s=5, fresh_s=60, quiet_s=0.3)
 SCHEDULE = Schedule(
     probe_every_s=0.01,
     probe_timeout_s=0.5,
     report_every_s=0.05,
     judge_every_s=0.01,
     read_every_s=0.02,
+    look_every_s=0.05,
     return_step=500,
 )
 
@@ -200,7 +201,49 @@ async def test_a_shard_that_half_of_all_reach_stays(world: World) -> None:
     await world.until(lambda: world.told(What.SUSPECTS))
     await world.has_looked()
     assert world.state("b") is ShardState.UP
+    await world.until(lambda: world.entries(Kind.LEFT_ALONE))
+    (entry,) = world.entries(Kind.LEFT_ALONE)
+    assert "2 of 4 observers cannot reach it" in entry.summary
+    assert sorted(entry.evidence["evidence"]["b"]["without"]) == ["m1", "p0"]
     world.processes[1].cut.add("b")
+    await world.is_down("b")
+
+
+async def test_a_shard_that_only_others_cannot_reach_is_left_alone_and_told(world: World) -> None:
+    """The leader reaches it, so it stays; who is cut off is in the history, once."""
+    world.start("m1")
+    world.cluster.add(MemoryProcess("p2"))
+    await world.until(lambda: world.told(What.LEADS))
+    world.processes[0].cut.add("b")
+    await world.has_looked()
+    assert not world.entries(Kind.LEFT_ALONE)
+    world.processes[1].cut.add("b")
+    await world.until(lambda: world.entries(Kind.LEFT_ALONE))
+    await world.has_looked()
+    (entry,) = world.entries(Kind.LEFT_ALONE)
+    assert entry.summary == "b: 2 of 4 observers cannot reach it, the one who judges can"
+    assert world.state("b") is ShardState.UP
+
+
+async def test_a_shard_that_hangs_delays_no_judgement(world: World) -> None:
+    """Whoever asks it would wait for its answer, so the leader asks the others alone."""
+    world.start("m1")
+    await world.until(lambda: world.told(What.LEADS))
+    shard = world.cluster.shard("b")
+    shard.trouble, shard.hangs_s = "no answer within 0.8 s", 1000
+    await world.is_down("b")
+
+
+async def test_a_shard_that_begins_to_hang_while_it_is_asked_delays_one_judgement(
+    world: World,
+) -> None:
+    """The first question meets it unawares; it ends in time, and the next one leaves it out."""
+    schedule = replace(SCHEDULE, ask_timeout_s=0.3)
+    shard = world.cluster.shard("b")
+    shard.hangs_s = 1000
+    world.start("m1", schedule=schedule)
+    await world.until(lambda: world.told(What.LEADS))
+    shard.trouble = "no answer within 0.8 s"
     await world.is_down("b")
 
 

@@ -2,112 +2,118 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 
 import pytest
 
 from tests.topology.strategies import CLUSTER
 from topology import transitions
-from topology.hashing import slot_of
-from topology.memory_cluster import MemoryCluster, MemoryProcess
-from topology.model import Operator, Shard, Topology
+from topology.model import Operator, Shard, ShardState, Topology
 from topology.planning import initial_topology, plan
+from topology.ports import Leftovers, ProcessReport, ShardStatus
 from topology.verification import Verification, verify
 
 A, B, C = (Shard(x, f"redis://{x}") for x in "abc")
-FIRST = initial_topology([A, B], cluster=CLUSTER)
+TOPOLOGY = initial_topology([A, B], cluster=CLUSTER, epoch=5)
+WELL = {name: ShardStatus(name, epoch=5) for name in "ab"}
+CLEAN = {name: Leftovers(0, 0, 0) for name in "ab"}
+PROCESS = ProcessReport(
+    id="p1",
+    role="process",
+    host="web-1",
+    pid=7,
+    prefix="asgi",
+    version="1",
+    receives=True,
+    alive=True,
+    epoch=5,
+    settled=5,
+    unreachable={},
+    waiting_for=None,
+    age_s=0.5,
+)
 
 
-class Site:
-    """Two shards and a process that have settled."""
-
-    def __init__(self) -> None:
-        self.topology = FIRST
-        self.cluster = MemoryCluster()
-        self.process = self.cluster.add(MemoryProcess("p1", host="web-1", pid=7))
-        self.install(FIRST)
-
-    def install(self, topology: Topology) -> None:
-        self.topology = topology
-        for shard in topology.shards:
-            self.cluster.shard(shard.id).topology = topology
-
-    async def verified(self, *, clean: bool = False) -> Verification:
-        return await verify(self.topology, self.cluster, clean=clean)
-
-    async def findings(self) -> list[str]:
-        return [str(finding) for finding in (await self.verified()).findings]
+def verified(
+    topology: Topology = TOPOLOGY,
+    *,
+    process: ProcessReport = PROCESS,
+    leftovers: dict[str, Leftovers | None] | None = None,
+    **statuses: ShardStatus,
+) -> Verification:
+    return verify(topology, {**WELL, **statuses}, [process], {**CLEAN, **(leftovers or {})})
 
 
-@pytest.fixture
-def site() -> Site:
-    return Site()
+def flaws(found: Verification) -> list[str]:
+    return [str(flaw) for flaw in found.flaws]
 
 
-def stranger_of(shard: str) -> str:
-    """A name whose home this shard is not."""
-    names = (f"name-{number}" for number in range(1000))
-    return next(name for name in names if FIRST.owner_of(slot_of(name)).id != shard)
-
-
-async def test_a_settled_site_is_valid(site: Site) -> None:
+def test_a_settled_site_is_valid() -> None:
     """It says how much was looked at."""
-    found = await site.verified()
-    assert (found.valid, found.shards, found.processes) == (True, 2, 1)
+    found = verified()
+    assert (found.valid, found.epoch, found.shards, found.processes) == (True, 5, 2, 1)
 
 
-async def test_shards_that_are_behind_or_away(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (ShardStatus("a", "connection refused"), "connection refused"),
+        (ShardStatus("a", epoch=4), "a: serves epoch 4, not 5"),
+        (ShardStatus("a", epoch=6), "a: serves epoch 6, not 5"),
+    ],
+)
+def test_shards_that_are_behind_or_away(status: ShardStatus, said: str) -> None:
     """Each one is named, with what it serves or why it was not reached."""
-    site.topology = replace(FIRST, epoch=FIRST.epoch + 1)
-    site.process.stopped = True
-    site.cluster.shard("a").trouble = "connection refused"
-    away, behind, process = await site.findings()
-    assert "connection refused" in away
-    assert f"b: serves epoch {FIRST.epoch}" in behind
-    assert "p1 (host web-1, pid 7)" in process
+    (flaw,) = flaws(verified(a=status))
+    assert said in flaw
 
 
-async def test_a_process_that_has_not_settled(site: Site) -> None:
-    """It is named with its host and pid; one that has ended is nobody's concern."""
-    site.process.lazy = True
-    site.install(replace(FIRST, epoch=FIRST.epoch + 1))
-    (finding,) = await site.findings()
-    assert "p1 (host web-1, pid 7)" in finding
-    site.process.alive = False
-    assert await site.findings() == []
+def test_a_blank_shard_is_well() -> None:
+    """The first process that writes to it brings the topology."""
+    assert verified(a=ShardStatus("a", epoch=0)).valid
 
 
-async def test_messages_where_nobody_reads(site: Site) -> None:
-    """They are counted, with the shard."""
-    site.cluster.shard("a").queues[stranger_of("a")] = deque(["1", "2"])
-    (finding,) = await site.findings()
-    assert "on a" in finding
-    assert "2 messages in 1 queues" in finding
+def test_a_shard_that_is_down_is_not_looked_at() -> None:
+    """Nobody reads or writes there."""
+    shards = (replace(A, state=ShardState.DOWN), B)
+    topology = initial_topology(shards, cluster=CLUSTER, epoch=5)
+    assert verified(topology, a=ShardStatus("a", "connection refused")).valid
 
 
-async def test_forgotten_memberships_are_no_harm_and_can_be_deleted(site: Site) -> None:
-    """They are counted apart; what is at home stays."""
-    group = stranger_of("a")
-    site.cluster.shard("a").members[group, "x!1"] = True
-    site.cluster.shard("b").members[group, "x!1"] = True
-    found = await site.verified()
-    assert (found.valid, found.forgotten, found.cleaned) == (True, 1, 0)
-    found = await site.verified(clean=True)
-    assert (found.valid, found.forgotten, found.cleaned) == (True, 0, 1)
-    assert (group, "x!1") in site.cluster.shard("b").members
+@pytest.mark.parametrize(
+    ("fields", "flawed"),
+    [
+        ({"settled": 4}, True),
+        ({"age_s": 30.0}, True),
+        ({"settled": 4, "alive": False}, False),
+        ({"settled": 4, "receives": False}, False),
+        ({"settled": 4, "role": "monitor"}, False),
+    ],
+)
+def test_processes_that_have_not_settled(fields: dict[str, object], flawed: bool) -> None:
+    """Named with host and pid; those that have ended, or only send, are nobody's concern."""
+    found = flaws(verified(process=replace(PROCESS, **fields)))  # type: ignore[arg-type]
+    assert len(found) == flawed
+    assert all("p1 (host web-1, pid 7)" in flaw for flaw in found)
 
 
-async def test_a_change_under_way(site: Site) -> None:
+def test_messages_where_nobody_reads() -> None:
+    """They are counted, with the shard; memberships there are harmless."""
+    (flaw,) = flaws(verified(leftovers={"a": Leftovers(1, 2, 0)}))
+    assert "on a: 2 messages in 1 queues" in flaw
+    found = verified(leftovers={"a": Leftovers(0, 0, 3), "b": None})
+    assert (found.valid, found.forgotten) == (True, 3)
+
+
+def test_a_change_under_way() -> None:
     """A topology in the middle of a change is not what it should become."""
     begun = transitions.begin(
-        FIRST,
-        plan(FIRST, [A, B, C], "add c"),
+        replace(TOPOLOGY, epoch=4),
+        replace(plan(TOPOLOGY, [A, B, C], "add c"), epoch=4),
         change_id="1" * 16,
         operator=Operator("ada", "ops-1", 1),
         started_at=0,
         step=64,
     )
-    site.install(begun)
-    (finding,) = await site.findings()
-    assert "add c" in finding
+    (flaw,) = flaws(verified(begun, c=ShardStatus("c", epoch=5)))
+    assert "add c" in flaw

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chaos.checkers import unchanged
+from chaos.checkers import loss, unchanged
 from chaos.checkers.base import Verdict
 from chaos.history import Life, Outcome, Window
 from tests.chaos.histories import Story
@@ -59,6 +59,22 @@ def test_another_fault_at_the_same_time_is_an_excuse() -> None:
     assert unchanged.P7(story.told()).verdict is VALID
 
 
+def test_what_moves_may_have_met_a_fault_anywhere() -> None:
+    """Nobody knows where a write went during a change; without one, everybody does."""
+    for invariant, verdict in (("P5", VALID), ("P7", INVALID)):
+        story = while_it_lasts(invariant).write(1, 3.0, outcome=Outcome.UNKNOWN, error="Unknown")
+        story.fault(2.5, 3.5, shards=("shard-1",))
+        assert unchanged.check(invariant, story.told()).verdict is verdict
+
+
+def test_a_loss_after_a_change_is_rejected() -> None:
+    """Its window explains nothing; a fault near it does, on whatever shard."""
+    story = while_it_lasts("P5").write(1, 3.0).read(1, 3.1).write(2, 9.0)
+    assert loss.check(story.told()).verdict is INVALID
+    story.fault(8.9, 9.1, shards=("shard-1",))
+    assert loss.check(story.told()).verdict is VALID
+
+
 def test_it_counts_where_it_happens() -> None:
     """A wrong clock of one process says nothing about the operations of another."""
     story = while_it_lasts("P10", processes=("p7",)).write(1, 3.0).read(1, 3.1)
@@ -72,5 +88,7 @@ def test_a_process_that_starts_meanwhile_must_come_up() -> None:
     found = unchanged.P7(story.told(lives=lives))
     assert found.verdict is INVALID
     assert "p2.1" in found.violations[0]
+    slow = (*lives[:2], Life("p2.1", 3.0, 110.0, ready_s=99.0))
+    assert unchanged.P7(story.told(lives=slow)).verdict is VALID
     came_up = (Life("p0.0", 3.0, 110.0), Life("p1.0", 0.0, 110.0))
     assert unchanged.P7(story.told(lives=came_up)).verdict is VALID

@@ -12,6 +12,7 @@ import pytest
 from chaos.environments.base import Need, Plan, begin, recorded
 from chaos.environments.local import WORKER, LocalCluster
 from chaos.faults import FAULTS
+from chaos.faults.base import Fault
 from chaos.generators import Strike
 from chaos.history import Event
 from tests.support.waiting import eventually_async
@@ -20,8 +21,12 @@ STRIKES_S = 0.6
 LONG_STRIKES_S = 2.2  # of those that need their time
 LIVES_S = 100.0
 
-ORDINARY = [name for name, fault in FAULTS.items() if Need.ZOOKEEPER not in fault.needs]
-ZOOKEEPER = [name for name in FAULTS if name not in ORDINARY]
+CHANGES = [name for name, fault in FAULTS.items() if Need.CHANGES in fault.needs]
+ZOOKEEPER = [
+    name for name, fault in FAULTS.items() if Need.ZOOKEEPER in fault.needs and name not in CHANGES
+]
+ORDINARY = [name for name in FAULTS if name not in (*CHANGES, *ZOOKEEPER)]
+LOSSES = [name for name in CHANGES if FAULTS[name].rehomed_within_s]
 
 
 def plan(**more: object) -> Plan:
@@ -34,9 +39,16 @@ async def strike(cluster: LocalCluster, name: str, index: int) -> int:
     where = Strike(name, 0.0, 0.0, index % 3, index % 2, everywhere=index % 2 == 0)
     fault = FAULTS[name](cluster, where, Random(name))
     await fault.inject()
-    await asyncio.sleep(STRIKES_S if fault.duration_s is None else LONG_STRIKES_S)
+    await asyncio.sleep(strikes_s(fault))
     await fault.heal()
     return fault.effect
+
+
+def strikes_s(fault: Fault) -> float:
+    if fault.rehomed_within_s:
+        return fault.rehomed_within_s
+    planned = fault.invariant == "P5"  # they take their time by themselves
+    return STRIKES_S if planned or fault.duration_s is None else LONG_STRIKES_S
 
 
 def written(events: list[Event], since_s: float) -> set[tuple[str, str]]:
@@ -52,7 +64,8 @@ def written(events: list[Event], since_s: float) -> set[tuple[str, str]]:
 
 async def everybody_writes_everywhere(cluster: LocalCluster) -> None:
     now_s = time.monotonic()
-    pairs = {(process.name, shard.id) for process in cluster.processes for shard in cluster.shards}
+    shards = cluster.shards[: cluster.plan.shards]
+    pairs = {(process.name, shard.id) for process in cluster.processes for shard in shards}
     await eventually_async(lambda: written(recorded(cluster.directory), now_s) >= pairs)
 
 
@@ -79,3 +92,20 @@ async def test_a_fault_of_zookeeper_strikes_and_is_cured(tmp_path: Path) -> None
     """With an ensemble of three, whose data and ports survive."""
     async with LocalCluster(plan(zookeeper=3), tmp_path) as cluster:
         await strike_all(cluster, ZOOKEEPER)
+
+
+@pytest.mark.slow
+async def test_a_change_is_made_and_undone(tmp_path: Path) -> None:
+    """By `cluster-layer`, with whatever befalls it; each shard has its share again."""
+    async with LocalCluster(plan(zookeeper=1, spares=1), tmp_path) as cluster:
+        await strike_all(cluster, [name for name in CHANGES if name not in LOSSES])
+        topology = await cluster.operator.topology()
+        assert topology.change is None
+        assert sorted(topology.table.counts()) == ["shard-0", "shard-1", "shard-2"]
+
+
+@pytest.mark.slow
+async def test_a_shard_that_is_lost_is_marked_as_down_and_comes_back(tmp_path: Path) -> None:
+    """By the monitors, also if the one that leads is killed with it."""
+    async with LocalCluster(plan(monitors=2), tmp_path) as cluster:
+        await strike_all(cluster, LOSSES)

@@ -57,6 +57,20 @@ MUTANTS: Final = (
         drain_s=3.0,
     ),
     Mutant(
+        "one-home",
+        "a name that moves is served at its new home alone: the old one is not drained",
+        "volume/shard-add",
+        "P5",
+        seconds=12.0,
+    ),
+    Mutant(
+        "ignores-epochs",
+        "messages are sent by the first table for ever",
+        "groups/shard-add",
+        "P5",
+        seconds=12.0,
+    ),
+    Mutant(
         "no-resubscription",
         "after a cut, groups are not subscribed to again",
         "mixed/shard-kill",

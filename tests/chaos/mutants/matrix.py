@@ -1,27 +1,41 @@
 """Which mutant breaks what where: ``python -m tests.chaos.mutants.matrix`` prints a table.
 
-Every mutant runs through every scenario in which any of them is caught.
+Every mutant, and the layer itself, runs through the same scenarios, and through the one that it is
+known to be caught by.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from typing import Final
 
 from chaos.checkers import check
 from chaos.checkers.base import Verdict
+from chaos.environments.local import WORKER
 from chaos.history import history_of
 from chaos.runner import Run, run
 from chaos.scenarios import SCENARIOS
 from tests.chaos.mutants import MUTANTS, Mutant
 from topology.errors import ClusterError
 
-SECONDS = 9.0
+#: Scenario -> seconds of writing.
+COLUMNS: Final = {
+    "direct/calm": 4.0,
+    "groups/calm": 4.0,
+    "mixed/calm": 4.0,
+    "normal/reply-lost": 5.0,
+    "mixed/shard-kill": 8.0,
+    "mixed/shard-add": 12.0,
+}
 
 
-async def broken(mutant: Mutant, scenario: str, seed: int) -> str:
+async def broken(
+    worker: Sequence[str], scenario: str, seed: int, seconds: float, drain_s: float = 2.0
+) -> str:
     """The promises that it breaks there."""
-    what = Run(SCENARIOS[scenario], seed, SECONDS, processes=2, worker=mutant.worker, drain_s=3.0)
+    what = Run(SCENARIOS[scenario], seed, seconds, processes=2, worker=worker, drain_s=drain_s)
     try:
         findings = check(history_of(await run(what, lambda _: None)))
     except ClusterError as error:
@@ -29,18 +43,28 @@ async def broken(mutant: Mutant, scenario: str, seed: int) -> str:
     return " ".join(one.invariant for one in findings if one.verdict is Verdict.INVALID)
 
 
+async def cells(worker: Sequence[str]) -> list[str]:
+    return [await broken(worker, name, 1, seconds) for name, seconds in COLUMNS.items()]
+
+
+async def own(mutant: Mutant) -> str:
+    found = await broken(
+        mutant.worker, mutant.scenario, mutant.seed, mutant.seconds, mutant.drain_s
+    )
+    return f"`{mutant.scenario}`: {found or 'nothing'}"
+
+
+def show(name: str, row: Sequence[str]) -> None:
+    print(f"| {name} | {' | '.join(row)} |", flush=True)
+
+
 async def main() -> None:
-    seeds = {mutant.scenario: mutant.seed for mutant in MUTANTS}
-    print(f"| mutant | {' | '.join(seeds)} |")
-    print(f"|---|{'---|' * len(seeds)}")
+    show("mutant", [*(f"`{name}`" for name in COLUMNS), "its own scenario"])
+    show("---", ["---"] * (len(COLUMNS) + 1))
+    show("(none)", [*await cells(WORKER), ""])
     for mutant in MUTANTS:
-        cells = [await broken(mutant, scenario, seed) for scenario, seed in seeds.items()]
-        marked = [
-            f"**{cell}**" if scenario == mutant.scenario else cell
-            for scenario, cell in zip(seeds, cells, strict=True)
-        ]
-        print(f"| {mutant.name} | {' | '.join(marked)} |")
-        sys.stdout.flush()
+        if len(sys.argv) < 2 or mutant.name in sys.argv[1:]:
+            show(mutant.name, [*await cells(mutant.worker), await own(mutant)])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from cluster_layer.inbox import InboxReader
 from cluster_layer.layer import ClusterChannelLayer
 from cluster_layer.links import Link
 from cluster_layer.order import Trail
+from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
 from topology.errors import TopologyError
 
@@ -127,6 +128,24 @@ def silent_loss() -> None:
             lose(self, reason, count)
 
     swap(Counters, "lose", lose_some)
+
+
+@mutant
+def one_home() -> None:
+    swap(Routes, "homes_of", lambda self, name: (self.shard_of(name),))
+
+
+@mutant
+def ignores_epochs() -> None:
+    shard_of = Routes.shard_of
+    first: list[Routes] = []
+
+    def shard_by_the_first(self: Routes, name: str) -> str:
+        first.append(self)
+        del first[1:]
+        return shard_of(first[0], name)
+
+    swap(Routes, "shard_of", shard_by_the_first)
 
 
 @mutant

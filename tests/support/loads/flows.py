@@ -52,6 +52,10 @@ class Traffic:
         """The channels that a message to this channel or group must reach."""
         return self.members.get(target, (target,))
 
+    def targets(self) -> set[str]:
+        """All that is written to."""
+        return {target for flow in self.flows for target in flow.targets}
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

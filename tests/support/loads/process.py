@@ -118,6 +118,7 @@ class Life:
                 read = reads[channel, flow] = Read()
             read.note(number, now)
             arrivals.flow.append(flow)
+            arrivals.number.append(number)
             arrivals.at_s.append(now)
             arrivals.after_s.append(now - due_s)
 

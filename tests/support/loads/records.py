@@ -43,9 +43,10 @@ class Read:
 
 @dataclass(slots=True)
 class Arrivals:
-    """Every delivery: its flow, when it came, and how long after it had been due."""
+    """Every delivery: its flow and number, when it came, how long after it had been due."""
 
     flow: array[int] = field(default_factory=lambda: array("H"))
+    number: array[int] = field(default_factory=lambda: array("L"))
     at_s: array[float] = field(default_factory=lambda: array("d"))
     after_s: array[float] = field(default_factory=lambda: array("f"))
 
@@ -73,7 +74,10 @@ class Record:
         packed = {
             "written": written,
             "read": read,
-            "arrivals": [one.tobytes() for one in (arrivals.flow, arrivals.at_s, arrivals.after_s)],
+            "arrivals": [
+                one.tobytes()
+                for one in (arrivals.flow, arrivals.number, arrivals.at_s, arrivals.after_s)
+            ],
             "strangers": self.strangers,
             "stats": self.stats,
         }
@@ -91,8 +95,10 @@ class Record:
             record.read[channel, flow] = Read(
                 bytearray(counts), last, list(map(tuple, late)), list(map(tuple, twice))
             )
-        flows, at_s, after_s = found["arrivals"]
-        record.arrivals = Arrivals(array("H", flows), array("d", at_s), array("f", after_s))
+        flows, numbers, at_s, after_s = found["arrivals"]
+        record.arrivals = Arrivals(
+            array("H", flows), array("L", numbers), array("d", at_s), array("f", after_s)
+        )
         return record
 
 

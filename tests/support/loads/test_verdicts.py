@@ -4,6 +4,7 @@ from array import array
 from pathlib import Path
 
 from tests.support.loads.flows import Flow, Shape, Traffic, keys_of, traffic_of
+from tests.support.loads.healing import served_again_s
 from tests.support.loads.records import Arrivals, Read, Record, Records, Written
 from tests.support.loads.verdicts import Verdict, verdict_of
 
@@ -38,6 +39,7 @@ def judged(
                 one.note(number, 10.0)
                 arrivals = records[process].arrivals
                 arrivals.flow.append(0)
+                arrivals.number.append(number)
                 arrivals.at_s.append(10.0)
                 arrivals.after_s.append(0.5)
     return verdict_of(TRAFFIC, Records(records), left_out=left_out)
@@ -101,9 +103,28 @@ def test_records_survive_their_file(tmp_path: Path) -> None:
     record.read["x.a!1", 7] = Read()
     for number in (1, 0, 1):
         record.read["x.a!1", 7].note(number, 2.0)
-    record.arrivals = Arrivals(array("H", [7]), array("d", [2.0]), array("f", [0.5]))
+    record.arrivals = Arrivals(
+        array("H", [7]), array("L", [1]), array("d", [2.0]), array("f", [0.5])
+    )
     record.save(tmp_path / "a.record")
     assert Record.load(tmp_path / "a.record") == record
+
+
+def test_a_target_is_served_again_when_all_its_readers_get_something() -> None:
+    """Of a normal channel one reader is enough; what was due before says nothing."""
+    records = {"a": Record(), "b": Record()}
+    for process, number, at_s, after_s in (
+        ("a", 1, 5.0, 1.0),
+        ("b", 1, 6.0, 1.5),
+        ("a", 2, 4.5, 2),
+    ):
+        arrivals = records[process].arrivals
+        arrivals.flow.append(0)
+        arrivals.number.append(number)
+        arrivals.at_s.append(at_s)
+        arrivals.after_s.append(after_s)
+    served = served_again_s(TRAFFIC, Records(records), 3.0, ["group", "normal", "x.b!1"])
+    assert served == {"group": 3.0, "normal": float("inf"), "x.b!1": float("inf")}
 
 
 def test_every_process_writes_to_all_others_in_every_way() -> None:
