@@ -18,8 +18,10 @@ BENCH = [
 CHAOS = [*EMBEDDED, "channels_redis>=4.3"]
 # The build backend is among these, so that a wheel can be built where no network is.
 BUILD = ["build>=1.2", "setuptools>=77", "wheel"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 TEST = [
     *BUILD,
+    *DOCS,
     *BENCH,
     *CHAOS,
     *ENCRYPTION,
@@ -27,6 +29,8 @@ TEST = [
     *DEMO,
     "celery>=5.4",
     "hypothesis>=6.100",
+    "kubernetes-validate>=1.30",
+    "types-PyYAML",
     "opentelemetry-sdk>=1.26",
     "mypy>=1.11",
     "psutil>=5.9",
@@ -80,6 +84,7 @@ setup(
         "build": BUILD,
         "chaos": CHAOS,
         "demo": DEMO,
+        "docs": DOCS,
         "encryption": ENCRYPTION,
         "metrics": METRICS,
         "test": TEST,

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from chaos.checkers.base import Verdict
+from chaos.environments.base import EnvironmentFailed
 from chaos.environments.existing import ExistingCluster, read_topology
 from chaos.environments.local import LocalCluster
 from chaos.environments.netns import NamespaceCluster
@@ -32,6 +33,7 @@ from chaos.workloads import WORKLOADS
 from topology.errors import ClusterError
 
 EXIT_NOT_RUN = 3
+MAX_FAILED = 10  # runs that could not be run to their end, before `volume` gives up
 SELECTIONS: Mapping[str, Sequence[str]] = {"all": ALL, "smoke": SMOKE}
 ENVIRONMENTS: Mapping[str, MakeCluster] = {"local": LocalCluster, "netns": NamespaceCluster}
 
@@ -112,6 +114,7 @@ def run_command(
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     make = ENVIRONMENTS[environment]
     reports = []
+    failed = 0
     try:
         if topology is not None:
             make, shards = _existing(topology)
@@ -122,12 +125,15 @@ def run_command(
                 events = asyncio.run(run_scenario(what, click.echo))
             except NotPossible as error:
                 click.echo(f"SKIPPED  {error}")
-                continue
-            reports.append(_judged(events, output))
+            except EnvironmentFailed as error:
+                failed += 1
+                click.echo(f"FAILED   {what.scenario.name} was not run to its end: {error}")
+            else:
+                reports.append(_judged(events, output))
     except ClusterError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(EXIT_NOT_RUN) from error
-    _conclude(reports, output)
+    _conclude(reports, output, failed)
 
 
 def _existing(url: str) -> tuple[MakeCluster, int]:
@@ -156,22 +162,26 @@ def volume_command(
     """
     totals = Totals()
     reports = []
+    failed = 0
     scenarios = cycle(_scenarios(names or ("volume/storm",), by_name=False))
     for scenario, number in zip(scenarios, count(seed), strict=False):
         what = Run(scenario, number, seconds)
         click.echo(_command_of(what))
         try:
             events = asyncio.run(run_scenario(what, lambda _: None))
-        except ClusterError as error:
-            click.echo(f"error: {error}", err=True)
-            raise SystemExit(EXIT_NOT_RUN) from error
+        except EnvironmentFailed as error:
+            failed += 1
+            click.echo(f"FAILED   {what.scenario.name} was not run to its end: {error}")
+            if failed == MAX_FAILED:
+                break
+            continue
         report = _judged(events, output, keep_valid=False)
         reports.append(report)
         totals.add(report)
         click.echo(f"-- {totals.sent:,} of {messages:,} messages")
         if totals.sent >= messages:
             break
-    _conclude(reports, output)
+    _conclude(reports, output, failed)
 
 
 @main.command("check")
@@ -261,7 +271,8 @@ def _judged(events: Sequence[Event], output: Path | None, *, keep_valid: bool = 
     return replace(report, history_file=path.name)
 
 
-def _conclude(reports: Sequence[Report], output: Path | None) -> None:
+def _conclude(reports: Sequence[Report], output: Path | None, failed: int) -> None:
+    """`failed` runs did not come to their end, through no fault of the layer's."""
     if not reports:
         click.echo("error: nothing was run", err=True)
         raise SystemExit(EXIT_NOT_RUN)
@@ -275,4 +286,6 @@ def _conclude(reports: Sequence[Report], output: Path | None) -> None:
         click.echo("-- all together")
         for line in told(totals_of(reports)):
             click.echo(f"  {line}")
-    raise SystemExit(exit_code(reports))
+    if failed:
+        click.echo(f"{failed} runs did not come to their end")
+    raise SystemExit(exit_code(reports) or (EXIT_NOT_RUN if failed else 0))

@@ -28,8 +28,9 @@ _SETTINGS = {"MONITOR_QUIET_SECONDS": "5", "ZOOKEEPER_HEAP": "128m"}
     show_default=True,
     help="Seconds after which a shard's loss may cost nothing any more.",
 )
+@click.option("--brief", is_flag=True, help="Only three of the troubles: about two minutes.")
 @click.option("--keep", is_flag=True, help="Leave the site running when something went wrong.")
-def main(clients: int, trouble: float, heal_limit: float, keep: bool) -> None:
+def main(clients: int, trouble: float, heal_limit: float, brief: bool, keep: bool) -> None:
     """Bring the site of docker-compose.yml up, make trouble, account for every message.
 
     Exit code 0 if every message sent outside the outages arrived, exactly once, everywhere it
@@ -39,14 +40,17 @@ def main(clients: int, trouble: float, heal_limit: float, keep: bool) -> None:
         signal.signal(number, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     console = Console()
     began = time.monotonic()
-    plan = DeploymentPlan(clients=clients, trouble_s=trouble, heal_limit_s=heal_limit)
+    plan = DeploymentPlan(clients=clients, trouble_s=trouble, heal_limit_s=heal_limit, brief=brief)
     site = ComposeSite(_SETTINGS)
     code = 2
+    told: list[str] = []
     try:
         bring_up(site, lambda text: console.print(f"{text} ({site.project})", markup=False))
         console.print(f"up after {time.monotonic() - began:.0f} s; the chat is at {site.url}")
         with ProgressLine(console) as progress:
-            outcome = asyncio.run(run_deployment_check(site, plan, progress.show))
+            outcome = asyncio.run(run_deployment_check(site, plan, progress.show, told.append))
+        for line in told:
+            console.print(line, style="red", markup=False)
         code = report(console, outcome)
     except ClusterError as error:
         console.print(f"the check failed: {error}", style="bold red", markup=False)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,6 +53,7 @@ class DeploymentPlan:
     quiet_s: float = 4.0  # between two troubles
     trouble_s: float = 4.0
     heal_limit_s: float = 5.0
+    brief: bool = False  # a web host, a fourth shard and a shard's death; not the rest
 
 
 def bring_up(site: ComposeSite, tell: Callable[[str], None]) -> None:
@@ -67,19 +68,21 @@ def bring_up(site: ComposeSite, tell: Callable[[str], None]) -> None:
 
 
 async def run_deployment_check(
-    site: ComposeSite, plan: DeploymentPlan, progress: Progress
+    site: ComposeSite, plan: DeploymentPlan, progress: Progress, tell: Callable[[str], None]
 ) -> Outcome:
     """Talk, make every trouble in turn, and account for every message.
 
     CheckFailed when it could not be carried out, so that it says nothing about the messages.
     """
     try:
-        return await _carry_out(site, plan, progress)
+        return await _carry_out(site, plan, progress, tell)
     except* (ClusterError, WebSocketException, TimeoutError, OSError) as group:
         raise CheckFailed("; ".join(f"{e!r}" for e in group.exceptions)) from group
 
 
-async def _carry_out(site: ComposeSite, plan: DeploymentPlan, progress: Progress) -> Outcome:
+async def _carry_out(
+    site: ComposeSite, plan: DeploymentPlan, progress: Progress, tell: Callable[[str], None]
+) -> Outcome:
     groups = [group_of(f"room-{number}") for number in range(1, _CANDIDATE_ROOMS + 1)]
     places = await asyncio.to_thread(site.homes, groups)
     homes = spread_rooms(SHARDS, plan.rooms_per_shard, places.__getitem__)
@@ -98,6 +101,8 @@ async def _carry_out(site: ComposeSite, plan: DeploymentPlan, progress: Progress
     for host in WEB_HOSTS:
         losses.update((await asyncio.to_thread(_status_of, site, host))["lost"])
     ledger = talk.ledger
+    for line in troubles.losses_told():
+        tell(line)
     return Outcome(ledger.accounts(troubles.outages), troubles.outages, ledger.strangers, losses)
 
 
@@ -112,11 +117,12 @@ class _Troubles:
         self._talk = talk
         self._progress = progress
         self.outages: list[Outage] = []
+        self._phases: list[tuple[float, str]] = []  # since when, what
 
     async def make_all(self) -> None:
         """Those first that may not cost a single message."""
         await self._talk.pass_time("all hosts up", self._plan.quiet_s, self._progress)
-        for trouble in (
+        troubles = [
             self._kill_zookeeper_leader,
             self._pause_monitor_leader,
             self._kill_web_host,
@@ -124,10 +130,31 @@ class _Troubles:
             self._pause_shard,
             self._cut_off_shard,
             self._kill_shard,
-        ):
+        ]
+        if self._plan.brief:
+            troubles = [self._kill_web_host, self._add_shard, self._kill_shard]
+        for trouble in troubles:
+            self._phases.append((time.monotonic(), str(trouble.__doc__)))
             await trouble()
             await self._until_steady()
+            self._phases.append((time.monotonic(), "all is well again"))
             await self._talk.pass_time("steady again", self._plan.quiet_s, self._progress)
+
+    def losses_told(self) -> Iterator[str]:
+        """What nothing excuses, by what was going on when it was sent."""
+        found: dict[str, list[float]] = defaultdict(list)
+        members: dict[str, set[str]] = defaultdict(set)
+        for sent_at, _, without in self._talk.ledger.unexcused(self.outages):
+            since, phase = max(
+                (one for one in self._phases if one[0] <= sent_at), default=(sent_at, "before")
+            )
+            found[phase] += [sent_at - since] * len(without)
+            members[phase] |= set(without)
+        for phase, seconds in found.items():
+            yield (
+                f"{len(seconds)} deliveries lost: {phase} After {min(seconds):.1f} to "
+                f"{max(seconds):.1f} s; members: {', '.join(sorted(members[phase]))}"
+            )
 
     async def throw_dice(self) -> None:
         """Every client asks for one throw; the worker makes it. CheckFailed."""
@@ -143,6 +170,7 @@ class _Troubles:
             raise CheckFailed("the worker threw the dice twice for somebody")
 
     async def _kill_zookeeper_leader(self) -> None:
+        """The leading ZooKeeper server is killed and started again."""
         servers = (await self._do("look", self._site.status))["store"]["servers"]
         leader = next(one["address"] for one in servers if one["role"] == "leader")
         service = leader.partition(":")[0]
@@ -154,6 +182,7 @@ class _Troubles:
         await self._do(f"{service} started", self._site.wait_healthy, [service], _HEALTHY_TIMEOUT_S)
 
     async def _pause_monitor_leader(self) -> None:
+        """The leading monitor is paused until another one leads."""
         monitors = (await self._do("look", self._site.status))["monitors"]
         hosts = {await self._do("look", self._site.host_of, one): one for one in MONITORS}
         leader = hosts[next(one["host"] for one in monitors if one["leads"])]
@@ -177,6 +206,7 @@ class _Troubles:
         return leads
 
     async def _kill_web_host(self) -> None:
+        """A web host is killed with -9 and started again."""
         host = WEB_HOSTS[0]
         await self._do(f"{host} killed with -9", self._site.kill, host)
         await self._talk.pass_time(f"{host} killed with -9", self._plan.trouble_s, self._progress)
@@ -184,6 +214,7 @@ class _Troubles:
         await self._do(f"{host} started", self._site.wait_healthy, [host], _HEALTHY_TIMEOUT_S)
 
     async def _add_shard(self) -> None:
+        """A fourth shard is added."""
         phase = f"{NEW_SHARD} is added"
         await self._do(phase, lambda: self._site.up(NEW_SHARD, profile="more"))
         await self._do(phase, self._site.wait_healthy, [NEW_SHARD], _HEALTHY_TIMEOUT_S)
@@ -193,6 +224,7 @@ class _Troubles:
         )
 
     async def _pause_shard(self) -> None:
+        """A shard is paused."""
         shard, rooms = "shard-3", await self._rooms_on("shard-3")
         since = time.monotonic()
         await self._do(f"{shard} paused", self._site.pause, shard)
@@ -201,6 +233,7 @@ class _Troubles:
         self._note(shard, since, time.monotonic(), rooms, "was paused and went on")
 
     async def _cut_off_shard(self) -> None:
+        """A shard's cable is pulled."""
         shard, rooms = "shard-1", await self._rooms_on("shard-1")
         since = time.monotonic()
         await self._do(f"{shard} cut off", self._site.disconnect, shard)
@@ -209,7 +242,7 @@ class _Troubles:
         self._note(shard, since, time.monotonic(), rooms, "was cut off and came back")
 
     async def _kill_shard(self) -> None:
-        """The others serve its names while it is away: it need not return for that."""
+        """A shard is killed with -9; the others serve its names before it is started again."""
         shard, rooms = "shard-2", await self._rooms_on("shard-2")
         since = time.monotonic()
         await self._do(f"{shard} killed with -9", self._site.kill, shard)

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from chaos.environments.base import Plan, begin, recorded
+from chaos.environments.base import EnvironmentFailed, Plan, begin, recorded
 from chaos.environments.cluster import Cluster
 from chaos.environments.control import CommandFailed
 from chaos.environments.local import WORKER, LocalCluster
@@ -82,6 +82,7 @@ class Run:
             shards=self.shards,
             processes=self.processes,
             replica=self.scenario.needs_replica,
+            aof=self.scenario.needs_aof,
             clocks=self.scenario.skewed or "shard-clock" in self.scenario.faults,
             skewed=self.scenario.skewed,
             zookeeper=self.scenario.zookeeper_servers,
@@ -117,11 +118,14 @@ async def _run_on(cluster: Cluster, what: Run, tell: Tell) -> list[Event]:
     quiet_s = began_s + what.seconds
     ended_s = quiet_s + what.drain_s
     begin(cluster.directory, began_s=began_s, quiet_s=quiet_s, ended_s=ended_s)
-    async with asyncio.TaskGroup() as tasks:
-        striking = [
-            tasks.create_task(_strike(cluster, what, strike, began_s, tell))
-            for strike in what.strikes()
-        ]
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            striking = [
+                tasks.create_task(_strike(cluster, what, strike, began_s, tell))
+                for strike in what.strikes()
+            ]
+    except* ClusterError as failures:
+        raise EnvironmentFailed("; ".join(map(str, failures.exceptions))) from failures
     left_s = ended_s - time.monotonic() + END_WITHIN_S
     for process in cluster.processes:
         await process.ended(left_s)

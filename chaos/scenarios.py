@@ -62,6 +62,10 @@ class Scenario:
         return any(FAULTS[fault].needs_replica for fault in self.faults)
 
     @property
+    def needs_aof(self) -> bool:
+        return any(FAULTS[fault].needs_aof for fault in self.faults)
+
+    @property
     def zookeeper_servers(self) -> int:
         counts = [
             FAULTS[fault].zookeeper_servers

@@ -28,6 +28,7 @@ BARRIER_AGAIN_S = 0.05
 # A lane that does not answer is cut after one timeout; nothing should ever be held for longer.
 HOLD_TIMEOUTS = 10
 MAX_OVERTAKEN = 256
+MAX_POSITION = 2**63 - 1
 
 
 class Recipient(Protocol):
@@ -105,6 +106,8 @@ class Arrivals:
         try:
             # What has no position of its own comes after all that was published before.
             position = int(text) or self.lanes.received(lane)
+            if not 0 <= position <= MAX_POSITION:
+                raise MalformedEnvelope("no position")
             envelope = decode(data)
         except (ValueError, MalformedEnvelope):
             self._counters.lose(Loss.MALFORMED)

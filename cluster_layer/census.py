@@ -22,6 +22,7 @@ from cluster_layer.envelope import CONTROL, encode
 from cluster_layer.errors import AnswersMissing, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import Links
+from cluster_layer.names import channel_name_of
 from topology.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Questioner:
         shard, reply = await self._links.run_at_home(group, scripts.GROUP_ASK, build)
         asked, *stored = reply
         link = self._links.to(shard)
-        census = Census(asked, frozenset(name.decode() for name in stored))
+        census = Census(asked, frozenset(filter(None, map(channel_name_of, stored))))
         if not asked:
             return census
         connection, key = await link.ready(), link.keys.reply(token)

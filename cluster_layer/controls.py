@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgpack
 
 from cluster_layer.envelope import CONTROL, decode, encode
 from cluster_layer.errors import MalformedEnvelope
 from cluster_layer.order import Lane
+
+MAX_DIGITS: Final = 19  # a counter of Redis has 64 bits
 
 
 class Control(NamedTuple):
@@ -102,7 +104,7 @@ def log_entry(payload: bytes) -> LogEntry | None:
         envelope = decode(data)
     except MalformedEnvelope:
         return None
-    if not position.isdigit() or envelope.kind != CONTROL:
+    if not position.isdigit() or len(position) > MAX_DIGITS or envelope.kind != CONTROL:
         return None
     fields = fields_of(envelope.body)
     epoch = number(fields.get("epoch", ""))
@@ -110,5 +112,7 @@ def log_entry(payload: bytes) -> LogEntry | None:
     return LogEntry(int(position), epoch, *names)
 
 
-def number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
+def number(text: str | bytes) -> int:
+    """The number that these digits are; 0 if they are none, or more than a shard counts."""
+    is_number = len(text) <= MAX_DIGITS and text.isdigit()
+    return int(text) if is_number and text.isascii() else 0

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from ssl import CERT_NONE
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from cluster_layer.errors import ConfigError
+from cluster_layer.secret_references import filled_in
 from topology.model import redacted_url
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ class Endpoint:
         """Read a redis://, rediss:// or unix:// URL; what the URL says wins over `options`."""
         if not isinstance(url, str):
             raise _refused(f"an address of type {type(url).__name__}")
-        scheme, parsed = _parsed_url(url)
+        scheme, parsed = _parsed_url(filled_in(url))
         merged = {**(options or {}), **parsed}
         _pop_ssl(merged)  # The scheme decides.
         return _from_options(merged, scheme)
@@ -243,7 +245,12 @@ def _known_options(options: Mapping[str, Any], scheme: str) -> dict[str, Any]:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
             raise ConfigError(f"unknown option {name!r} for a {scheme}:// host; {hint}")
-    return {name: value for name, value in options.items() if name not in _OURS}
+    taken = {name: value for name, value in options.items() if name not in _OURS}
+    if scheme == "rediss":
+        # Older redis-py accepts any certificate that the authority has signed, for whatever host.
+        is_verified = taken.get("ssl_cert_reqs", "required") not in (None, "none", CERT_NONE)
+        taken.setdefault("ssl_check_hostname", is_verified)
+    return taken
 
 
 @cache

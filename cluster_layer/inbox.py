@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from cluster_layer.batching import Command
 from cluster_layer.connection import Connection
+from cluster_layer.controls import MAX_DIGITS
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link
 from cluster_layer.reader import Reader
@@ -22,7 +23,6 @@ BLOCK_MS = 1000  # how long the shard keeps a read waiting; also how soon a dead
 ENTRIES = 256  # per stream and read
 KEEP_ALIVE_S = 20.0  # between extensions of the streams' time to live
 MAX_INCARNATIONS = 64
-MAX_DIGITS = 19  # of a position: a counter of Redis has 64 bits
 
 START = b"0-0"
 

@@ -33,6 +33,16 @@ def require_group_name(name: object) -> None:
     raise InvalidName(_complaint("group", name, f"use only {_ALPHABET}"))
 
 
+def channel_name_of(data: bytes) -> str | None:
+    """The channel name that these bytes from a shard are; None if they are none."""
+    try:
+        name = data.decode("ascii")
+        require_channel_name(name)
+    except (UnicodeDecodeError, InvalidName):
+        return None
+    return name
+
+
 def is_process_specific(channel: str) -> bool:
     """Whether only one process, whose id is in the name, receives this channel."""
     return "!" in channel

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from cluster_layer.connection import Connection
+from cluster_layer.controls import number
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.links import Link
@@ -233,7 +234,7 @@ class Subscriber(Reader[SubscriberConnection]):
         if last is not None or self._was_subscribed:
             connection = await self._link.ready()
             latest = int(await connection.execute(("GET", keys.seq)) or 0)
-            heard = {_number(payload.partition(b":")[0]) for _, payload in self._held or ()}
+            heard = {number(payload.partition(b":")[0]) for _, payload in self._held or ()}
             heard = {position for position in heard if (last or 0) < position <= latest}
             self._owner.on_missed(shard, max(0, latest - (last or 0) - len(heard)))
         self._was_subscribed = True
@@ -257,7 +258,7 @@ class Subscriber(Reader[SubscriberConnection]):
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         cluster = self._keys.cluster
         if channel == cluster.announcements:
-            self._owner.on_announcement(self._link.shard, _number(payload))
+            self._owner.on_announcement(self._link.shard, number(payload))
         elif self._held is not None:
             self._held.append((channel, payload))
         else:
@@ -271,10 +272,6 @@ class Subscriber(Reader[SubscriberConnection]):
             self._attempt = self._loop.create_future()
 
 
-def _number(text: bytes) -> int:
-    return int(text) if text.isdigit() else 0
-
-
 def _in_order(changes: list[Publication], held: list[Publication]) -> list[Publication]:
     """Both in the order of their positions; what has none keeps its place among its own.
 
@@ -286,7 +283,7 @@ def _in_order(changes: list[Publication], held: list[Publication]) -> list[Publi
     for rank, publications in enumerate((changes, held)):
         latest = 0
         for publication in publications:
-            latest = max(latest, _number(publication[1].partition(b":")[0]))
+            latest = max(latest, number(publication[1].partition(b":")[0]))
             numbered.append((latest, rank, publication))
     numbered.sort(key=lambda entry: entry[:2])
     return [publication for _, _, publication in numbered]

@@ -15,6 +15,7 @@ from cluster_layer.counters import Counters
 from cluster_layer.envelope import fingerprint
 from cluster_layer.errors import ChannelFull
 from cluster_layer.keys import Keys
+from cluster_layer.names import channel_name_of
 from cluster_layer.order import Lane
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms
@@ -180,9 +181,11 @@ class Publish:
     def accepted(self, reply: Any, counters: Counters) -> int | None:
         counters.shards[self.shard].published += 1
         if len(reply) > 1:
-            members = [name.decode() for name in reply[1:]]
+            names = [channel_name_of(name) for name in reply[1:]]
+            if None in names:
+                counters.lose(Loss.MALFORMED, names.count(None))
             exclude = self.terms.exclude
-            self.members = [name for name in members if name not in exclude]
+            self.members = [name for name in names if name is not None and name not in exclude]
         return int(reply[0])
 
 

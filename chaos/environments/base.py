@@ -54,6 +54,7 @@ class Plan:
     shards: int = 3
     processes: int = 3
     replica: bool = False
+    aof: bool = False
     clocks: bool = False  # those of the shards can be set
     skewed: bool = False  # and are days apart
     zookeeper: int = 0

@@ -16,7 +16,7 @@ from chaos.environments.cluster import Cluster
 from chaos.environments.operator import Operator
 from chaos.environments.processes import WorkerProcess
 from chaos.environments.proxy import ProxyThread, TcpProxy
-from chaos.environments.shards import REPLICA_SHARD, OwnShard, Server
+from chaos.environments.shards import AOF_SHARD, REPLICA_SHARD, OwnShard, Server
 from chaos.environments.zookeeper import ZooKeeperCluster
 from topology.codec import encode
 from topology.ids import new_cluster_id
@@ -44,7 +44,7 @@ class LocalCluster(Cluster):
         thread = ProxyThread()
         opening.callback(thread.close)
         for index in range(self.plan.shards + self.plan.spares):
-            shard = OwnShard(index, self._server)
+            shard = OwnShard(index, self._server, aof=self.plan.aof and index == AOF_SHARD)
             opening.callback(shard.close)
             self.shards.append(shard)
             if self.plan.skewed and isinstance(shard.server, ClockedRedis):

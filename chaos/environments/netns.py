@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from chaos.environments.cluster import Cluster
 from chaos.environments.control import CommandFailed, ask
 from chaos.environments.processes import WorkerProcess
 from chaos.environments.proxy import Direction
-from chaos.environments.shards import OwnShard
+from chaos.environments.shards import AOF_SHARD, OwnShard
 from cluster_layer.embedded import find_binary
 from cluster_layer.processes import ChildProcess
 from topology.codec import encode
@@ -58,7 +59,8 @@ class NamespaceCluster(Cluster):
         opening.callback(network.close)
         for index in range(self.plan.shards):
             host = network.add(f"s{index}")
-            shard = OwnShard(index, lambda options, host=host: NamespacedRedis(host, options))  # type: ignore[misc]
+            make = partial(NamespacedRedis, host)
+            shard = OwnShard(index, make, aof=self.plan.aof and index == AOF_SHARD)
             opening.callback(shard.close)
             self.shards.append(shard)
             await shard.start(with_replica=False)

@@ -48,6 +48,7 @@ class WorkerProcess:
         self.index = index
         self.name = f"p{index}"
         self.lives: list[Life] = []
+        self.surgery = asyncio.Lock()  # of what ends it and starts another, one at a time
         self._plan = plan
         self._launch = launch
         self._orders = Orders(
@@ -134,10 +135,12 @@ class WorkerProcess:
         child = self._child
         if child is None:
             return
+        life = self.life
         if not await asyncio.to_thread(child.wait, within_s):
             self.kill()
-            raise EnvironmentFailed(f"process {self.life} did not end by itself")
-        code, life = child.exit_code, self.life
+            said = child.output()
+            raise EnvironmentFailed(f"process {life} did not end by itself:\n{said}")
+        code = child.exit_code
         self._note_end(killed=False)
         if code != 0:
             raise EnvironmentFailed(f"process {life} ended with {code}:\n{child.output()}")

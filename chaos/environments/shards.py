@@ -12,7 +12,7 @@ from chaos.environments.control import CommandFailed, Console, Reply, ask
 from chaos.environments.proxy import TcpProxy
 from chaos.history import Audit
 
-AOF_SHARD = 0  # the shard that writes an append-only file
+AOF_SHARD = 0  # the shard that writes an append-only file, if the scenario wants one
 REPLICA_SHARD = 1  # the shard that has a replica, if the scenario wants one
 
 _REPLICATED_WITHIN_S = 60.0
@@ -98,9 +98,8 @@ MakeServer = Callable[[dict[str, str]], Server]
 class OwnShard(Shard):
     """One redis-server, perhaps with a replica that can take its place."""
 
-    def __init__(self, index: int, make: MakeServer) -> None:
-        aof = {"appendonly": "yes", "appendfsync": "always"} if index == AOF_SHARD else {}
-        self.server = make(aof)
+    def __init__(self, index: int, make: MakeServer, *, aof: bool = False) -> None:
+        self.server = make({"appendonly": "yes", "appendfsync": "always"} if aof else {})
         self._make = make
         self.replica: Server | None = None
         self.replication: TcpProxy | None = None

@@ -26,6 +26,7 @@ class Fault:
     needs: ClassVar[frozenset[Need]]
     expects_unknown: ClassVar[bool] = False  # it must lead to outcomes that nobody can know
     needs_replica: ClassVar[bool] = False
+    needs_aof: ClassVar[bool] = False  # every write to one shard waits for the disk
     zookeeper_servers: ClassVar[int] = 1  # if it needs ZooKeeper at all
     spares: ClassVar[int] = 0  # shards that are not in the topology at first
     monitors: ClassVar[int] = 0

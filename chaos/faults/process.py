@@ -34,13 +34,16 @@ class ProcessKilled(_ProcessFault):
     name = "process-kill"
 
     async def inject(self) -> None:
+        await self.process.surgery.acquire()
         await asyncio.to_thread(self.process.kill)
         self.effect += 1
 
     async def heal(self) -> None:
-        if not self.process.running:
+        try:
             self.process.start()
             await self.process.ready()
+        finally:
+            self.process.surgery.release()
 
 
 class ProcessPaused(_ProcessFault):
@@ -120,9 +123,10 @@ class Upgrade(_ProcessFault):
 
     async def _replace(self, index: int, *, later: bool) -> None:
         process = self.cluster.processes[index]
-        if process.running:
-            await process.command(END, END_S)
-            await process.ended(END_S)
-        process.start(later=later)
-        await process.ready()
+        async with process.surgery:
+            if process.running:
+                await process.command(END, END_S)
+                await process.ended(END_S)
+            process.start(later=later)
+            await process.ready()
         self.effect += 1

@@ -74,6 +74,7 @@ class AofRestart(_ServerFault):
     """kill -9 and a restart from the append-only file, which may hold what was read since."""
 
     name = "stale-aof"
+    needs_aof = True
 
     @property
     def shard(self) -> OwnShard:

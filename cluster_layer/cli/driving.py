@@ -13,7 +13,8 @@ from cluster_layer.cli.exits import Unfinished
 from cluster_layer.cli.how import How
 from cluster_layer.cli.session import Session
 from topology.coordinator import Coordinator
-from topology.errors import ClusterError, StoreUnavailable
+from topology.decisions import OPERATOR_LOCK
+from topology.errors import ClusterError, LockHeld, StoreUnavailable
 from topology.model import Topology
 from topology.ports import Lock
 from topology.progress import Doing, Outcome, Progress, Tally, holds_up, progress_of
@@ -63,8 +64,29 @@ async def look(session: Session) -> Progress:
     return replace(progress, holds=holds)
 
 
+class _Seat:
+    """The operators' lock, for as long as nobody else wants it."""
+
+    def __init__(self, session: Session, lock: Lock) -> None:
+        self._session = session
+        self._lock = lock
+
+    async def keep(self) -> None:
+        """Unfinished if somebody else has it now, and so drives the change."""
+        try:
+            if not await asyncio.to_thread(self._lock.held):
+                # It ended with our session at the store; it is given back when that is closed.
+                self._lock = await self._session.decisions.take(OPERATOR_LOCK)
+        except StoreUnavailable:  # nobody can tell
+            return
+        except LockHeld as error:
+            who = error.holder or "another operator"
+            raise Unfinished(f"{who} has taken the lock, and drives the change now") from error
+
+
 async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Outcome:
     """To the end of the change under way. Unfinished if it is paused, left, or somebody else's."""
+    seat = _Seat(session, lock)
     coordinator = Coordinator(session.decisions, session.cluster, without=how.without)
     outcome: Outcome | None = None
     async for progress in coordinator.drive():
@@ -72,7 +94,7 @@ async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Out
         outcome = progress.outcome
         if outcome is not None:
             break
-        await _require_ours(lock)
+        await seat.keep()
         choice = watcher.choice()
         if how.patience_s is not None and progress.waited_s > how.patience_s:
             # Nobody is there to decide: what is paused does no harm and can go on at any time.
@@ -91,16 +113,6 @@ async def drive(session: Session, watcher: Watcher, lock: Lock, how: How) -> Out
     if outcome is Outcome.PAUSED:
         raise Unfinished(await _left(session, "paused"))
     return outcome
-
-
-async def _require_ours(lock: Lock) -> None:
-    """Whoever steals the lock drives the change from then on."""
-    try:
-        if await asyncio.to_thread(lock.held):
-            return
-    except StoreUnavailable:  # nobody can tell
-        return
-    raise Unfinished("another operator has taken the lock, and drives the change now")
 
 
 async def _left(session: Session, why: str) -> str:

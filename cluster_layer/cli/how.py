@@ -101,7 +101,8 @@ def how_options(*, plans: bool, drives: bool = True, asks: bool = True) -> Calla
 def _how_from(given: dict[str, Any], *, asks: bool) -> How:
     """Takes out of `given` what is a How's."""
     patience_s = given.pop("patience", None)
-    if patience_s is None and not sys.stdin.isatty():
+    decides = sys.stdin.isatty() and sys.stdout.isatty() and not given.get("as_json")
+    if patience_s is None and not decides:
         patience_s = _PATIENCE_S
     names = ("without", "step", "forced", "steal", "dry_run", "yes", "as_json", "out")
     taken = {name: given.pop(name) for name in names if name in given}

@@ -4,12 +4,15 @@ No clock, sockets or randomness here: the check feeds it, and tests feed it hand
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 # What was sent this long before the kill may still have been on its way through the shard.
 IN_FLIGHT_S = 1.0
+# What was sent this long before a member's connection broke may still have been on its way to it
+# through a server that was slow, or about to die.
+BACKLOG_S = 3.0
 
 
 class Answer(Enum):
@@ -58,7 +61,7 @@ class Absence:
     until: float
 
     def covers(self, sent_at: float) -> bool:
-        return self.since - IN_FLIGHT_S <= sent_at <= self.until
+        return self.since - BACKLOG_S <= sent_at <= self.until
 
 
 @dataclass(slots=True)
@@ -195,10 +198,21 @@ class Ledger:
             seconds_to_heal=self._worst_to_heal(shard, outages),
         )
 
+    def unexcused(self, outages: Sequence[Outage]) -> Iterator[tuple[float, Key, list[str]]]:
+        """When a message was sent that nothing excuses, which, and who has not got it."""
+        for key, message in self._messages.items():
+            if message.answer is Answer.NOT_SENT or self._excused(key, message, outages):
+                continue
+            if without := self._without(key, message):
+                yield message.sent_at, key, without
+
     def _missing(self, key: Key, message: _Message) -> int:
+        return len(self._without(key, message))
+
+    def _without(self, key: Key, message: _Message) -> list[str]:
         """Members who have not got it, and were there to get it."""
         without = self._members[key[0]] - message.copies.keys()
-        return sum(not self._is_absent(member, message.sent_at) for member in without)
+        return sorted(one for one in without if not self._is_absent(one, message.sent_at))
 
     def _is_absent(self, member: str, sent_at: float) -> bool:
         return any(absence.covers(sent_at) for absence in self._absences.get(member, ()))

@@ -1,7 +1,8 @@
 """Django settings of one chat server; what differs between runs comes from the environment.
 
 `CHAT_SITE_DIRECTORY` for the demo on one host; on several hosts, what the command line reads too:
-`CLUSTER_LAYER_STORE` and `CLUSTER_LAYER_STORE_OPTIONS`, a JSON file.
+`CLUSTER_LAYER_STORE` and `CLUSTER_LAYER_STORE_OPTIONS`, a JSON file. `CHAT_METRICS=prometheus` for
+figures under /metrics.
 """
 
 import json
@@ -34,6 +35,12 @@ def _topology() -> str | dict[str, Any]:
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "cluster_layer.ClusterChannelLayer",
-        "CONFIG": {"topology": _topology(), "prefix": "chat"},
+        "CONFIG": {
+            "topology": _topology(),
+            "prefix": "chat",
+            # The check counts every message: a server on a busy machine may fall behind.
+            "capacity": 1000,
+            "metrics": os.environ.get("CHAT_METRICS"),
+        },
     },
 }

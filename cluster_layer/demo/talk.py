@@ -21,6 +21,8 @@ JOIN_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = 20.0
 PAUSE_BETWEEN_WORDS_S = 0.05
 _PAUSE_BETWEEN_ATTEMPTS_S = 0.3
+# Whoever talks waits so long for its own words to come back: a slow machine is not flooded.
+_ECHO_TIMEOUT_S = 0.5
 _CLOSE_TIMEOUT_S = 2.0
 
 
@@ -57,6 +59,8 @@ class Client:
         self._joined: dict[str, str] = {}  # room -> shard
         self._all_joined = asyncio.Event()
         self._numbers = count(1)
+        self._awaited: Key | None = None
+        self._echo = asyncio.Event()
         self._connection: ClientConnection
 
     async def open(self) -> None:
@@ -87,6 +91,9 @@ class Client:
                 break
             await self._say(room, ledger)
             await asyncio.sleep(self._pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ECHO_TIMEOUT_S):
+                    await self._echo.wait()
         # Last words: they arrive in order, so what comes late is seen before them.
         for room in self.rooms:
             await self._say(room, ledger)
@@ -135,7 +142,9 @@ class Client:
         if self._returns:
             await self._all_joined.wait()
         number = next(self._numbers)
-        ledger.record_sent((room, self.name, number), time.monotonic())
+        self._awaited = (room, self.name, number)
+        self._echo.clear()
+        ledger.record_sent(self._awaited, time.monotonic())
         try:
             await self._request(
                 "say", room, number=number, text=f"word {number}", **{"from": self.name}
@@ -152,6 +161,8 @@ class Client:
         if event["event"] == "said":
             key: Key = (event["room"], event["from"], event["number"])
             ledger.record_delivery(self.name, key)
+            if key == self._awaited:
+                self._echo.set()
         elif event["event"] == "joined":
             self.host = event["host"]
             self._joined[event["room"]] = event["shard"]

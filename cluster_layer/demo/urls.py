@@ -13,6 +13,7 @@ from django.urls import path
 from django.views.decorators.http import require_POST
 
 from cluster_layer.demo.state import read_state
+from cluster_layer.views import health
 
 _STATIC = Path(__file__).with_name("static")
 _CONTENT_TYPES = {
@@ -56,6 +57,16 @@ async def status(request: HttpRequest) -> JsonResponse:
     return response
 
 
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Figures for Prometheus, if the settings ask for them."""
+    if settings.CHANNEL_LAYERS["default"]["CONFIG"]["metrics"] != "prometheus":
+        raise Http404
+    # Imported here: the demo does without the package.
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
 @require_POST
 def kill_shard(request: HttpRequest, shard: str) -> HttpResponse:
     """SIGKILL for a shard of this demo; the demo brings it back blank."""
@@ -75,5 +86,7 @@ urlpatterns = [
     path("", page_file),
     path("files/<str:name>", page_file),
     path("status.json", status),
+    path("metrics", metrics),
+    path("health/channels", health),
     path("shards/<str:shard>/kill", kill_shard),
 ]

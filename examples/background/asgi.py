@@ -11,7 +11,7 @@ from examples.background.config import CONFIG
 layer = SyncChannelLayer(**CONFIG)
 
 
-class Jobs(SyncConsumer):  # Channels has no types
+class Jobs(SyncConsumer):
     """Squares a number and announces it; each message goes to one worker process."""
 
     def job_run(self, message: dict[str, int]) -> None:

@@ -29,7 +29,7 @@ layer = SyncChannelLayer(**CONFIG)
 
 
 # A name of its own: it is the same for the worker and for who runs this file.
-@app.task(name="square")  # Celery has no types
+@app.task(name="square")
 def square(number: int) -> None:
     """Square a number and tell everybody who listens."""
     done = {"type": "job.done", "number": number, "square": number**2, "by": os.getpid()}

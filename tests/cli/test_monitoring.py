@@ -19,6 +19,10 @@ from topology.model import ShardState
 FAST = ("--down-after", "0.5", "--quiet-time", "1", "--probe-every", "0.2", "--return-step", "4096")
 
 
+#: Many processes, one after the other.
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture
 def servers() -> Iterator[list[RedisServer]]:
     """Of this test alone, which kills one."""

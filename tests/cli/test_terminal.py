@@ -15,6 +15,9 @@ from tests.support.stored import stored
 from tests.support.terminal import terminal
 from tests.support.workers import member
 
+#: Many processes, one after the other.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[RedisServer]]:

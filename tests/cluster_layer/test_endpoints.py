@@ -221,6 +221,34 @@ async def test_tls_works_and_verifies(tmp_path: Path) -> None:
         assert isinstance(refused.value.__cause__ or refused.value.__context__, ssl.SSLError)
 
 
+async def test_a_certificate_for_another_host_is_refused(tmp_path: Path) -> None:
+    """Also where redis-py would take it; and a shard can want a certificate of ours."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("the embedded redis-server has no TLS and there is no other on PATH")
+    certificate, key = _certificate(tmp_path)
+    port = free_port()
+    options: dict[str, str | int] = {
+        "tls-port": port,
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(key),
+        "tls-ca-cert-file": str(certificate),
+        "tls-auth-clients": "yes",
+    }
+    with RedisServer(binary=binary, options=options):
+        ours = f"ssl_ca_certs={certificate}&ssl_certfile={certificate}&ssl_keyfile={key}"
+        good = f"rediss://127.0.0.1:{port}?{ours}"
+        await (await _ping(Endpoint.from_host(good))).disconnect()
+        _ping_blocking(Endpoint.from_host(good)).disconnect()
+        with pytest.raises(redis.exceptions.ConnectionError):  # no certificate of ours
+            _ping_blocking(
+                Endpoint.from_host(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}")
+            )
+        # The certificate is for 127.0.0.1: this is the same server by another name.
+        with pytest.raises(redis.exceptions.ConnectionError, match="certificate"):
+            _ping_blocking(Endpoint.from_host(f"rediss://localhost:{port}?{ours}"))
+
+
 async def test_sentinel_leads_to_the_master_of_the_moment() -> None:
     """Each connect() asks anew, dead Sentinels do not delay it, replicas are refused."""
     with (

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.layers import DEADLINE_S
+from tests.support.command_line import START_AND_RUN_S
 
 ROOT = Path(__file__).parents[2]
 _CONTROL = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]|\r")
@@ -36,7 +36,7 @@ class Terminal:
     async def shows(self, text: str) -> None:
         """Wait until it has shown this text."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(START_AND_RUN_S):
                 while text not in self.shown:
                     await asyncio.sleep(0.02)
         except TimeoutError:
@@ -44,7 +44,7 @@ class Terminal:
 
     async def ended(self) -> int:
         """Its exit code, when it has ended."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(START_AND_RUN_S):
             return await self.process.wait()
 
     def close(self) -> None:

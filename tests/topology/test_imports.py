@@ -99,7 +99,7 @@ THIRD_PARTY = {
         "chaos.environments.later",
     ),
     "opentelemetry": ("cluster_layer.metrics.open_telemetry",),
-    "prometheus_client": ("cluster_layer.metrics.prometheus",),
+    "prometheus_client": ("cluster_layer.metrics.prometheus", "cluster_layer.demo.urls"),
     "pytest": ("cluster_layer.testing",),
     "redis": (
         "cluster_layer.opening",

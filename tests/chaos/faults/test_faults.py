@@ -83,7 +83,7 @@ async def strike_all(cluster: LocalCluster, names: list[str]) -> None:
 @pytest.mark.parametrize("part", range(4))
 async def test_a_fault_strikes_and_is_cured(tmp_path: Path, part: int) -> None:
     """Each process writes to each shard again, whatever had happened."""
-    async with LocalCluster(plan(replica=True, clocks=True), tmp_path) as cluster:
+    async with LocalCluster(plan(replica=True, aof=True, clocks=True), tmp_path) as cluster:
         await strike_all(cluster, ORDINARY[part::4])
 
 
