@@ -242,7 +242,7 @@ def foreign_error() -> None:
 
 @mutant
 def wall_clock() -> None:
-    def shard_time_ms(_self: Connection) -> float:
+    def shard_time_ms(_self: Connection, *_arguments: Any) -> float:
         return time.time() * 1000
 
     swap(Connection, "shard_time_ms", shard_time_ms)
