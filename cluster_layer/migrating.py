@@ -142,7 +142,10 @@ async def _receive(layer: Any, channel: str) -> Message:
         try:
             message: Message = await layer.receive(channel)
             return message
-        except Exception as error:  # noqa: BLE001 - of whichever library the old layer uses
+        except Exception as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from error  # redis-py made an error of its own of it
             logger.warning("%s: receive failed (%r)", type(layer).__name__, error)
             await asyncio.sleep(AGAIN_S)
 

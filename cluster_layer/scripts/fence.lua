@@ -1,6 +1,6 @@
 -- The beginning of every script that writes: refuse what comes too late, or to the wrong shard.
 -- KEYS[1]  string: the epoch that this shard serves
--- ARGV[1]  fence: the shard's time, ms, after which this write must not happen any more
+-- ARGV[1]  fence: the shard's time, ms, from which on this write must not happen any more
 -- ARGV[2]  epoch of the topology by which the writer chose this shard
 -- Errors   STALE <epoch>: this shard serves a newer topology; AHEAD: it serves an older one, or
 --          none; LATE: refused by the fence. Nothing was executed.
@@ -16,6 +16,6 @@ if served ~= ARGV[2] then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if now > tonumber(ARGV[1]) then
+if now >= tonumber(ARGV[1]) then
     return redis.error_reply('LATE the write arrived after its deadline')
 end
