@@ -128,7 +128,7 @@ def moving(shards: list[RedisServer], tmp_path: Path) -> tuple[str, dict[str, Sh
 
 
 @pytest.mark.xfail(
-    reason="rarely, during a change, an answer lacks or has a member too many; to be found",
+    reason="rarely, during a change, a member that has left is named; the cause is to be found",
     strict=False,
 )
 async def test_the_answer_is_right_while_the_topology_changes(
