@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -19,7 +20,8 @@ from tests.support.waiting import eventually_async
 
 STRIKES_S = 0.6
 LONG_STRIKES_S = 2.2  # of those that need their time
-LIVES_S = 100.0
+LIVES_S = 150.0
+ENOUGH = 30  # writes of a process, of some 50 per second
 
 CHANGES = [name for name, fault in FAULTS.items() if Need.CHANGES in fault.needs]
 ZOOKEEPER = [
@@ -51,32 +53,57 @@ def strikes_s(fault: Fault) -> float:
     return STRIKES_S if planned or fault.duration_s is None else LONG_STRIKES_S
 
 
-def written(events: list[Event], since_s: float) -> set[tuple[str, str]]:
-    """(process without its life, shard) of writes that were acknowledged since then."""
-    begun = {event["id"]: event for event in events if event["e"] == "invoke"}
-    return {
-        (begun[event["id"]]["process"].partition(".")[0], begun[event["id"]]["shard"])
+def missing_writes(events: list[Event], processes: set[str], since_s: float) -> str:
+    """What has not been seen yet: enough acknowledged writes, and one wherever some were tried.
+
+    A shard that gets other slots than it had may have none of the few names that are written to.
+    """
+    begun = {
+        event["id"]: (event["process"].partition(".")[0], event["shard"])  # without its life
         for event in events
-        if event["e"] == "complete" and event["outcome"] == "ok"
-        if begun[event["id"]]["invoked_s"] > since_s
+        if event["e"] == "invoke" and event["invoked_s"] > since_s
     }
+    written = Counter(
+        begun[event["id"]]
+        for event in events
+        if event["e"] == "complete" and event["outcome"] == "ok" and event["id"] in begun
+    )
+    tried = {shard for _, shard in begun.values()}
+    for process in sorted(processes):
+        few = sum(written[process, shard] for shard in tried)
+        if few < ENOUGH:
+            return f"{process} has written {few} times"
+        for shard in sorted(tried):
+            if not written[process, shard]:
+                return f"{process} has not written to {shard}"
+    return ""
 
 
-async def everybody_writes_everywhere(cluster: LocalCluster) -> None:
+async def everybody_writes_everywhere(cluster: LocalCluster, after: str) -> None:
+    """Each process has written to each shard since now; `after` says what befell it before."""
     now_s = time.monotonic()
-    shards = cluster.shards[: cluster.plan.shards]
-    pairs = {(process.name, shard.id) for process in cluster.processes for shard in shards}
-    await eventually_async(lambda: written(recorded(cluster.directory), now_s) >= pairs)
+    processes = {process.name for process in cluster.processes}
+    missing = ""
+
+    def all_written() -> bool:
+        nonlocal missing
+        missing = missing_writes(recorded(cluster.directory), processes, now_s)
+        return not missing
+
+    try:
+        await eventually_async(all_written)
+    except AssertionError as error:
+        raise AssertionError(f"after {after}, {missing}") from error
 
 
 async def strike_all(cluster: LocalCluster, names: list[str]) -> None:
     now_s = time.monotonic()
     times = {"began_s": now_s, "quiet_s": now_s + LIVES_S, "ended_s": now_s + LIVES_S}
     begin(cluster.directory, **times)
-    await everybody_writes_everywhere(cluster)
+    await everybody_writes_everywhere(cluster, "the start")
     for index, name in enumerate(names):
         assert await strike(cluster, name, index) > 0, name
-        await everybody_writes_everywhere(cluster)
+        await everybody_writes_everywhere(cluster, name)
 
 
 @pytest.mark.slow
