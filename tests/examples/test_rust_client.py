@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +262,42 @@ async def test_shards_that_know_no_topology_are_told(cluster: Cluster) -> None:
         assert await tell(process, numbered(2)) == first
     assert await receive(cluster.layer, "jobs") == numbered(2)
     assert (await cluster.by_copy()("locate", "jobs"))[0]["epoch"] == first["epoch"]
+
+
+async def test_a_blank_shard_is_told_of_nothing_old(program: Path, tmp_path: Path) -> None:
+    """AHEAD of a shard that has begun anew, with an old topology: the others are asked."""
+    with start_shards(3) as servers:
+        shards = [Shard(i, server.url) for i, server in zip("abc", servers, strict=True)]
+        old = initial_topology(shards, cluster="0" * 16)
+        wanted = [replace(shards[0], weight=0.1), *shards[1:]]
+        new = replace(initial_topology(wanted, cluster="0" * 16), epoch=2)
+        prefix = unique_prefix()
+        clients = []
+        for topology in (old, new):
+            file = tmp_path / f"{topology.epoch}.json"
+            file.write_bytes(encode(topology))
+            clients.append(Client(program, "--topology", str(file), prefix=prefix))
+        name = next(
+            n
+            for n in map(str, range(9999))
+            if (old.shard_of(n).id, new.shard_of(n).id) == ("a", "b")
+        )
+        message = json.dumps(numbered(1))
+        (by_new,) = await clients[1]("send", name, message)
+        (by_old,) = await clients[0]("send", name, message)
+        assert by_new == {"name": name, "shard": "b", "epoch": 2, "redirections": 0}
+        assert by_old == {**by_new, "redirections": 1}
+        assert await clients[1]("receive", name, "--count", "2") == [numbered(1)] * 2
+
+
+def test_the_readme_names_every_verb(program: Path) -> None:
+    """And no other one."""
+    said = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+    verbs = re.findall(
+        r"^  ([a-z-]+) ", said.partition("Commands:")[2].partition("Options:")[0], re.M
+    )
+    table = (CRATE / "README.md").read_text("utf-8").partition("| verb |")[2].partition("\n\n")[0]
+    assert set(verbs) - {"help"} == set(re.findall(r"`([a-z][a-z-]*) [A-Z]", table))
 
 
 async def test_a_full_channel_and_lost_shards_are_refusals(cluster: Cluster) -> None:

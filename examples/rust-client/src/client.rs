@@ -292,23 +292,44 @@ impl Client {
             // A shard that is away may have been replaced: the others know.
             return if self.look_for_newer().await { Ok(None) } else { Err(error) };
         }
-        let topology = self.topology.clone();
-        let shard = self.shards.get_mut(id).expect("it is connected");
-        match shard.run(script, &self.settings.prefix, &topology, build).await {
-            Ok(Answer::Done(reply)) => Ok(Some(reply)),
-            Ok(Answer::Stale) => {
-                let newer = shard.copy(&topology.cluster).await?;
+        let mut answer = self.run_once(id, script, &build).await?;
+        if matches!(answer, Answer::Ahead) {
+            // The shard has begun anew, or nobody was here yet. What it is told must not be older
+            // than what the others serve: we may have slept.
+            if self.look_for_newer().await {
+                return Ok(None);
+            }
+            let shard = self.shards.get_mut(id).expect("it is connected");
+            shard.install(&self.topology).await?;
+            answer = self.run_once(id, script, &build).await?;
+        }
+        match answer {
+            Answer::Done(reply) => Ok(Some(reply)),
+            Answer::Stale => {
+                let shard = self.shards.get_mut(id).expect("it is connected");
+                let newer = shard.copy(&self.topology.cluster).await?;
                 if self.follow(newer) {
                     return Ok(None);
                 }
                 let text = "serves a newer topology and keeps no usable copy of it";
                 Err(Error::Refused(format!("shard {id} {text}")))
             }
-            Err(error) => {
-                self.shards.remove(id); // nobody knows what comes by that connection yet
-                Err(error)
-            }
+            Answer::Ahead => Err(Error::Refused(format!("shard {id} takes no topology"))),
         }
+    }
+
+    async fn run_once(
+        &mut self,
+        id: &str,
+        script: &'static str,
+        build: &impl Fn(&Keys) -> Call,
+    ) -> Result<Answer> {
+        let shard = self.shards.get_mut(id).expect("it is connected");
+        let answer = shard.run(script, &self.settings.prefix, &self.topology, build).await;
+        if answer.is_err() {
+            self.shards.remove(id); // nobody knows what comes by that connection yet
+        }
+        answer
     }
 
     async fn take_at(&mut self, id: &str, channel: &str, block: Duration) -> Result<Option<Value>> {

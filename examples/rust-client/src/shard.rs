@@ -12,8 +12,8 @@ use crate::scripts::TOPOLOGY_INSTALL;
 use crate::secrets;
 use crate::topology::Topology;
 
-// The scripts, the clock, the topology, the connection: each once, and one more.
-const MAX_REMEDIES: usize = 5;
+// The scripts, the clock, the connection: each once, and one more.
+const MAX_REMEDIES: usize = 4;
 
 /// The names of what a layer keeps on one life of one shard.
 pub struct Keys {
@@ -66,6 +66,8 @@ pub enum Answer {
     Done(Value),
     /// The shard serves a newer topology; nothing was executed.
     Stale,
+    /// The shard serves an older topology, or none; nothing was executed.
+    Ahead,
 }
 
 /// An item of a queue that was taken, if there was one, and what came with it.
@@ -150,7 +152,7 @@ impl Shard {
             match error.code().unwrap_or_default() {
                 "STALE" => return Ok(Answer::Stale),
                 "NOSCRIPT" => self.loaded.clear(),
-                "AHEAD" => self.install(topology).await?,
+                "AHEAD" => return Ok(Answer::Ahead),
                 "LATE" => self.identify().await?,
                 "READONLY" | "LOADING" | "MASTERDOWN" => self.reconnect().await?,
                 _ => break,
@@ -187,6 +189,16 @@ impl Shard {
             now_ms: milliseconds(time),
             served_epoch: epoch.unwrap_or(0),
         })
+    }
+
+    /// Bring a topology to this shard.
+    pub async fn install(&mut self, topology: &Topology) -> Result<()> {
+        let digest = self.load(TOPOLOGY_INSTALL).await?;
+        let keys = self.keys("", &topology.cluster);
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(digest).arg(2).arg(keys.epoch()).arg(keys.topology());
+        command.arg(topology.epoch).arg(&topology.encoded).arg(keys.announcements());
+        self.ask::<Value>(&command).await.map(drop)
     }
 
     // -- internals
@@ -228,15 +240,6 @@ impl Shard {
         let digest: String = self.ask(redis::cmd("SCRIPT").arg("LOAD").arg(script)).await?;
         self.loaded.insert(script, digest.clone());
         Ok(digest)
-    }
-
-    async fn install(&mut self, topology: &Topology) -> Result<()> {
-        let digest = self.load(TOPOLOGY_INSTALL).await?;
-        let keys = self.keys("", &topology.cluster);
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(digest).arg(2).arg(keys.epoch()).arg(keys.topology());
-        command.arg(topology.epoch).arg(&topology.encoded).arg(keys.announcements());
-        self.ask::<Value>(&command).await.map(drop)
     }
 
     async fn identify(&mut self) -> Result<()> {
