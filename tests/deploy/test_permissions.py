@@ -154,8 +154,6 @@ async def test_a_site_works_with_the_users_of_the_deployment(
                 topology=deployment.store, topology_cache=None, prefix=PREFIX
             )
             await use(layer)
-            await _operate(deployment, "shard", "weight", "b", "3", "--yes")
-            await use(layer)
 
             async def monitored() -> bool:
                 return (
@@ -163,6 +161,8 @@ async def test_a_site_works_with_the_users_of_the_deployment(
                 )
 
             await eventually_async(monitored)
+            await _operate(deployment, "shard", "weight", "b", "3", "--yes")
+            await use(layer)
             found = json.loads(await _operate(deployment, "check", "--json"))
             deployment.servers["d"].kill()
 
