@@ -74,7 +74,13 @@ class Groups:
         """Go on with the memberships of another loop, before anything is subscribed here."""
         for old in previous._all():
             group = self._on[old.shard][old.name] = Group(
-                old.name, old.shard, old.context, old.members, settled=old.settled
+                old.name,
+                old.shard,
+                old.context,
+                old.members,
+                settled=old.settled,
+                known=old.known,
+                home_since=old.home_since,
             )
             for member in list(group.members.values()):
                 member.joining = 0
@@ -171,15 +177,20 @@ class Groups:
                 return  # it has one of its own
             group, member = self._enter(shard, name, box, expires_at)
             member.stored = member.invited = True
-            await self._accept(group, member)
+            by = await self._accept(group, member)
             if group.members.get(box.name) is member:
                 break
             if shard in self._links.routes.homes_of(name):
                 return  # it is void, or over
+        else:
+            return
         for other in self._links.routes.homes_of(name):
             if group.members.get(box.name) is member and box.name not in self._members(other, name):
                 elsewhere, taken = self._enter(other, name, box, expires_at)
                 taken.came_from = (shard, *member.origin)
+                # Once a round is committed, what is stored at one home is so at both, unless it has
+                # been ended there.
+                taken.stored = taken.invited = by is not None and by.is_committed
                 await self._accept(elsewhere, taken)
 
     async def leave(self, name: str, box: Mailbox) -> None:
@@ -225,8 +236,8 @@ class Groups:
         op, position = change.op, change.position
         group = self._on[shard].get(change.group)
         member = group.members.get(change.channel) if group else None
-        if group is None or member is None:
-            return
+        if group is None or member is None or change.epoch <= group.known:
+            return  # the last: it is from before this home was one
         group.changed()
         if op == "stored" and position > member.since:
             member.stored = True
@@ -259,12 +270,13 @@ class Groups:
         """
         for group, member in self._taken_from(shard, kick.group, kick.channel):
             _, joined_in, joined_at = member.came_from or ("", "", 0)
-            if kick.epoch <= group.known and (life != joined_in or kick.position > joined_at):
+            later = life != joined_in or kick.position > joined_at
+            if kick.epoch < group.home_since and later:
                 member.active = False
-                member.came_from = None
                 group.changed()
-                if not member.joining:  # else it comes back by that
+                if member.continues:
                     self._remove(group, member)
+                member.came_from = None  # if it joins by itself, it comes back by that
 
     def on_kick(self, shard: str, kick: LogEntry, life: str) -> None:
         """Another process has removed a member; this came by the inbox, out of order.
@@ -275,7 +287,7 @@ class Groups:
         position = kick.position
         group = self._on[shard].get(kick.group)
         member = group.members.get(kick.channel) if group else None
-        if group is None or member is None:
+        if group is None or member is None or kick.epoch <= group.known:
             # The shard was lost, or the slot has moved.
             self._end_elsewhere(shard, kick, life)
             return
@@ -316,6 +328,9 @@ class Groups:
 
         `known` is the epoch that was gone by until now.
         """
+        routes = self._links.routes
+        # An epoch was missed, in which the other home may have been none: begin there anew.
+        anew = routes.is_prepared and known < routes.topology.homes_since
         homes_of = self._links.routes.homes_of
         moving = {
             name: homes
@@ -324,6 +339,10 @@ class Groups:
             if (homes := homes_of(name)) != (shard,)
         }
         for name, homes in moving.items():
+            here, *others = homes
+            for shard in others if anew and name in self._on[here] else ():
+                if name in self._on[shard]:
+                    self._leave_home(self._on[shard][name])
             present = [groups[name] for groups in self._on.values() if name in groups]
             for shard in homes:
                 if name not in self._on[shard]:
@@ -379,6 +398,10 @@ class Groups:
         group = self._on[shard].get(name)
         if group is None:
             group = self._on[shard][name] = Group(name, shard, self._context_of(name), settled=True)
+            routes = self._links.routes
+            if routes.is_new_home(name, shard):
+                group.home_since = routes.topology.homes_since
+                group.known = group.home_since - 1
         member = group.members.get(box.name)
         if member is None:
             member = group.members[box.name] = Member(box, expires_at)
@@ -400,7 +423,9 @@ class Groups:
 
         They are active there only when it is known what others have done there before us.
         """
-        group = Group(name, shard, self._context_of(name), known=known)
+        home_since = max(known + 1, self._links.routes.topology.homes_since)
+        context = self._context_of(name)
+        group = Group(name, shard, context, known=known, home_since=home_since)
         for old in present:
             for channel, member in old.members.items():
                 if channel in group.members or member.was_kicked:
@@ -495,19 +520,40 @@ class Groups:
         if subscriber is not None:
             subscriber.unsubscribe(name)
 
-    async def _accept(self, group: Group, member: Member) -> None:
-        """Make a member that did not join by itself known to its shard, as soon as can be."""
+    async def _accept(self, group: Group, member: Member) -> Routes | None:
+        """Make a member that did not join by itself known to its shard, as soon as can be.
+
+        Returns the routes by which that was done; None: it is over, or was made active otherwise.
+        """
         # A new incarnation makes it active: what was stored there is gone, we are who knows of it.
         while group.members.get(member.box.name) is member and not member.active:
+            routes = self._links.routes
             try:
-                epoch = self._links.routes.epoch
-                await self._confirm(group, member, epoch=epoch, invited=member.invited)
-                return
+                if member.continues and not member.invited:
+                    await self._hear_of(group, member)
+                    if group.members.get(member.box.name) is not member:
+                        return None
+                await self._confirm(group, member, epoch=routes.epoch, invited=member.invited)
+                return routes
             except Redirected:
                 continue  # by a newer topology, which may have other homes
             except ClusterError as error:
                 _stays_with_the_senders(group, member, error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
+        return None
+
+    async def _hear_of(self, group: Group, member: Member) -> None:
+        """Drop what would continue here, if it has been kicked here, before we were subscribed."""
+        await self._subscribed(group)
+        link, channel = self._links.to(group.shard), member.box.name
+        connection = await link.ready()
+        score = await connection.execute(("ZSCORE", link.keys.members(group.name), channel))
+        never = score is None and self._links.routes.is_prepared  # else there is a tombstone
+        if not never and float(score or 0) <= 0:
+            changes = await _Changes(link).of([group])
+            latest = [change for change in changes if change.channel == channel][-1:]
+            if any(change.op == "leave" for change in latest):
+                self._remove(group, member)
 
     async def _confirm(
         self, group: Group, member: Member, *, epoch: int, invited: bool = False
@@ -528,7 +574,8 @@ class Groups:
                 self._remove(group, member)
             raise
         member.joining -= 1
-        member.joined_at = max(member.joined_at, position)
+        if was_stored or not member.continues:
+            member.joined_at = max(member.joined_at, position)
         if was_stored:
             member.taken_at = position
         member.origin = (link.keys.incarnation, member.joined_at)
@@ -550,7 +597,7 @@ class Groups:
         if not member.since or member.kicked_at > member.since:  # else it has been one since then
             member.since = position
             group.latest_since = max(group.latest_since, position)
-        if member.kicked_at > position:
+        if member.kicked_at > member.joined_at:
             if not member.joining:
                 self._remove(group, member)
             return

@@ -36,6 +36,11 @@ class Member:
     came_from: tuple[str, str, int] | None = None
 
     @property
+    def continues(self) -> bool:
+        """Whether it is a member here only because it was one where it came from."""
+        return self.came_from is not None and not self.joins
+
+    @property
     def is_taken(self) -> bool:
         """Whether it was taken over at a position that has not been heard yet."""
         return self.taken_at > self.unstored_at
@@ -68,7 +73,10 @@ class Group:
     members: dict[str, Member] = field(default_factory=dict)
     subscribed: asyncio.Task[None] | None = None
     settled: bool = False  # whether the shard knows of all members that came from another home
-    known: int = 0  # the epoch that was gone by when this home was none yet
+    # For a home that it has got since: the epoch that was gone by when it was none yet, and the one
+    # that made it one, as far as is known. Both 0: it is older than any member here.
+    known: int = 0
+    home_since: int = 0
     latest_since: int = 0
     _audience: Audience | None = None
 

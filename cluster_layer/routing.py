@@ -50,9 +50,24 @@ class Routes:
                 return self._table[slot], other.id
         return (self._table[slot],)
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether names move, and are still written to at their old homes."""
+        return self.topology.phase is Phase.PREPARED
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether names move, and are written to at their new homes."""
+        return self.topology.phase is Phase.COMMITTED
+
+    def is_new_home(self, name: str, shard: str) -> bool:
+        """Whether this home of a name is one only since the round under way began."""
+        moving = len(self.homes_of(name)) > 1
+        return moving and (self.shard_of(name) == shard) is self.is_committed
+
     def needs_tombstone(self, group: str, shard: str) -> bool:
         """Whether memberships of the group may yet be copied to this shard."""
-        return self.topology.phase is Phase.PREPARED and self.shard_of(group) != shard
+        return self.is_prepared and self.shard_of(group) != shard
 
     def owners(self) -> set[str]:
         """Ids of the shards to which something is written."""

@@ -4,7 +4,7 @@
 
     {"version": 1, "cluster": "90e2f3b4c5d6a718", "epoch": 7, "phase": "steady",
      "shards": [{"id": "a", "url": "redis://a:6379", "weight": 1, "state": "up"}, ...],
-     "table": "0001...", "pending": null, "previous": null, "change": null}
+     "table": "0001...", "pending": null, "previous": null, "change": null, "homes_since": 5}
 
 A table is a string of lower-case hexadecimal digits, two per slot if there are at most 256 shards,
 else three: its owner's index in ``shards``. docs/wire-format.md has every field.
@@ -57,6 +57,7 @@ def encoded_topology(topology: Topology) -> dict[str, Any]:
         "pending": _encoded_table(topology, topology.pending),
         "previous": _encoded_table(topology, topology.previous),
         "change": _encoded_change(topology, topology.change),
+        "homes_since": topology.homes_since,
     }
 
 
@@ -65,15 +66,18 @@ def decoded_topology(document: Mapping[str, Any]) -> Topology:
     require_version(document, VERSION, "topology")
     where = "the topology"
     shards = items(document, "shards", where, decoded_shard)
+    epoch = typed(document, "epoch", int, where)
     return Topology(
         cluster=typed(document, "cluster", str, where),
-        epoch=typed(document, "epoch", int, where),
+        epoch=epoch,
         shards=shards,
         table=_decoded_table("table", document.get("table"), shards),
         phase=member(Phase, document, "phase", where),
         pending=_decoded_optional_table("pending", document, shards),
         previous=_decoded_optional_table("previous", document, shards),
         change=_decoded_change(document.get("change"), shards),
+        # Whoever does not tell may have given a slot a new home just now.
+        homes_since=typed({"homes_since": epoch, **document}, "homes_since", int, where),
     )
 
 

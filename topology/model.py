@@ -224,7 +224,8 @@ class Topology:
 
     ``cluster`` is drawn once and never changes; topologies of two clusters are strangers, whatever
     their epochs. While a planned change is under way ``pending`` is the table to come and
-    ``previous`` the one that was; see ``Phase``.
+    ``previous`` the one that was; see ``Phase``. ``homes_since`` is the epoch in which a slot last
+    got a home that it had not had: who goes by an older one may not know of it.
     """
 
     cluster: str
@@ -235,6 +236,7 @@ class Topology:
     pending: SlotTable | None = None
     previous: SlotTable | None = None
     change: Change | None = None
+    homes_since: int = 1
     _owner_by_slot: tuple[Shard, ...] = field(init=False, repr=False, compare=False)
     _shard_by_id: dict[str, Shard] = field(init=False, repr=False, compare=False)
     _other_by_slot: dict[int, Shard] | None = field(
@@ -244,6 +246,9 @@ class Topology:
     def __post_init__(self) -> None:
         require_id("the cluster", self.cluster)
         require_epoch("the epoch", self.epoch)
+        require_epoch("homes_since", self.homes_since)
+        if self.homes_since > self.epoch:
+            raise TopologyInvalid(f"homes_since is {self.homes_since}, after epoch {self.epoch}")
         shard_by_id = self._checked_shards()
         self._check_tables(shard_by_id)
         self._check_change(shard_by_id)

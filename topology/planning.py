@@ -53,7 +53,8 @@ def initial_topology(shards: Iterable[Shard], *, cluster: str, epoch: int = 1) -
     (``matching``, docs/decisions/0001).
     """
     ordered = _ordered(shards)
-    return Topology(cluster, epoch, ordered, SlotTable(matched(ordered, quotas(ordered))))
+    table = SlotTable(matched(ordered, quotas(ordered)))
+    return Topology(cluster, epoch, ordered, table, homes_since=epoch)
 
 
 def plan(topology: Topology, wanted_shards: Iterable[Shard], summary: str = "") -> Plan:

@@ -34,7 +34,7 @@ Why it is safe (docs/decisions/0006):
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from enum import Enum
 from typing import Final
@@ -322,7 +322,16 @@ def _restored(topology: Topology) -> tuple[Shard, ...]:
 
 
 def _next(topology: Topology, **fields: object) -> Topology:
-    return replace(topology, epoch=topology.epoch + 1, **fields)  # type: ignore[arg-type]
+    after = replace(topology, epoch=topology.epoch + 1, **fields)  # type: ignore[arg-type]
+    homes = zip(_homes(topology), _homes(after), strict=True)
+    is_new = any(home not in before for before, now in homes for home in now)
+    return replace(after, homes_since=after.epoch) if is_new else after
+
+
+def _homes(topology: Topology) -> Iterator[tuple[str, str]]:
+    """The homes of each slot; twice the same if it does not move."""
+    other = topology.pending or topology.previous or topology.table
+    return zip(topology.table.owners, other.owners, strict=True)
 
 
 def _require(topology: Topology, step: Step) -> Change:

@@ -21,10 +21,16 @@ from cluster_layer.controls import LogEntry
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
 from cluster_layer.keys import Keys
+from cluster_layer.routing import Routes
 from cluster_layer.scripts import Script
+from topology.model import Shard
+from topology.planning import initial_topology
 
 GROUP = "g"
 LATER = 1e9
+STEADY = Routes(
+    initial_topology([Shard("shard", "redis://127.0.0.1:1")], cluster="0123456789abcdef")
+)
 
 Membership = Literal["in", "out", "perhaps"]
 
@@ -38,7 +44,7 @@ class FakeShard:
     def __init__(self) -> None:
         self.shard = "shard"
         self.keys = Keys("test", "0" * 16, "life", 0)
-        self.routes = self
+        self.routes = STEADY
         self.position = 0
         self.stored: set[str] = set()
         self.subscribed = False
@@ -55,17 +61,6 @@ class FakeShard:
         return bool(self.commands or self.replies or self.requests or self.pushes)
 
     # -- what Groups uses
-
-    epoch = 1
-
-    def homes_of(self, _name: str) -> tuple[str]:
-        return (self.shard,)
-
-    def shard_of(self, _name: str) -> str:
-        return self.shard
-
-    def needs_tombstone(self, _group: str, _shard: str) -> bool:
-        return False
 
     def to(self, _shard: str) -> FakeShard:
         return self
@@ -164,6 +159,7 @@ class World:
         self.expected: dict[tuple[str, int], Membership] = {}
         self.membership: dict[str, Membership] = {}
         self.own: dict[str, asyncio.Task[Any]] = {}
+        self.ended: Counter[str] = Counter()  # own calls, by member
         self.disturbed: set[str] = set()  # members whose own call runs beside another's change
         self.invitations: deque[str] = deque()
         self.notices: deque[tuple[str, int]] = deque()
@@ -280,6 +276,7 @@ class World:
 
         def done(_: asyncio.Task[Any]) -> None:
             del self.own[member]
+            self.ended[member] += 1
             self.membership[member] = "perhaps" if member in self.disturbed else after
 
         task.add_done_callback(done)

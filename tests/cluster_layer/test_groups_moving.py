@@ -7,7 +7,8 @@ learns of a topology when a strategy says so, or when a shard refuses it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,34 +18,37 @@ from cluster_layer import scripts
 from cluster_layer.controls import LogEntry, control
 from cluster_layer.errors import ShardUnavailable
 from cluster_layer.groups import Groups
+from cluster_layer.routing import Routes
 from cluster_layer.running import Redirected
 from cluster_layer.scripts import Script
 from tests.cluster_layer.test_groups import GROUP, LATER, A, B, FakeShard, World, settle
+from topology import model, transitions
+from topology.hashing import SLOTS
+from topology.model import Topology
+from topology.planning import plan
 
 OLD, NEW = "old", "new"
-
-#: What the epochs of one round mean: the homes of the group, that which is written to first.
-HOMES = {1: (OLD,), 2: (OLD, NEW), 3: (NEW, OLD), 4: (NEW,)}
-PREPARED, COMMITTED, FINISHED = 2, 3, 4
+STEADY, BEGUN, PREPARED, COMMITTED, FINISHED = 1, 2, 3, 4, 5
 
 
-class Routes:
-    """What Groups asks routes for, at one epoch."""
+def _topologies() -> Iterator[Topology]:
+    """Those of a change that moves everything."""
+    old, new = model.Shard(OLD, "redis://127.0.0.1:1"), model.Shard(NEW, "redis://127.0.0.1:2")
+    table = model.SlotTable((OLD,) * SLOTS)
+    topology = Topology("0123456789abcdef", STEADY, (new, old), table)
+    yield topology
+    drained = plan(topology, [replace(old, state=model.ShardState.DRAINING), new])
+    operator = model.Operator("tester", "localhost", 1)
+    topology = transitions.begin(
+        topology, drained, change_id="1" * 16, operator=operator, started_at=1, step=SLOTS
+    )
+    yield topology
+    for transition in (transitions.prepare, transitions.commit, transitions.finish):
+        topology = transition(topology)
+        yield topology
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
 
-    def homes_of(self, _name: str) -> tuple[str, ...]:
-        return HOMES[self.epoch]
-
-    def shard_of(self, _name: str) -> str:
-        return HOMES[self.epoch][0]
-
-    def endpoints(self) -> set[str]:
-        return {OLD, NEW}
-
-    def needs_tombstone(self, _group: str, shard: str) -> bool:
-        return self.epoch == PREPARED and shard == NEW
+ROUTES = {topology.epoch: Routes(topology) for topology in _topologies()}
 
 
 class Shard(FakeShard):
@@ -85,6 +89,9 @@ class Shard(FakeShard):
     def _answer(self, command: tuple[Any, ...]) -> Any:
         if command[0] == "EXISTS":
             return int(bool(self.stored or self.tombstones))
+        if command[0] == "ZSCORE":
+            member = command[2]
+            return b"1" if member in self.stored else b"-1" if member in self.tombstones else None
         assert command[0] == "ZRANGEBYSCORE"
         after = int(command[2][1:])
         return [
@@ -119,10 +126,11 @@ class MovingWorld(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.epoch = 1  # that the shards serve
-        self.routes = Routes(1)  # that the process goes by
+        self.epoch = STEADY  # that the shards serve
+        self.routes = ROUTES[STEADY]  # that the process goes by
         self.shards = {name: Shard(name, self) for name in (OLD, NEW)}
-        self.settled = 1
+        self.settled = STEADY
+        self.unfinished: Callable[[], None] | None = None  # what another process has half done
         self.copied = False
         self.settling: asyncio.Task[Any] | None = None
         self.message = 0
@@ -150,15 +158,26 @@ class MovingWorld(World):
 
     # -- the topology
 
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """Those of the group, by the newest topology."""
+        return ROUTES[self.epoch].homes_of(GROUP)
+
+    def begin(self, _member: str = "") -> None:
+        if self.epoch == STEADY:
+            self.epoch = BEGUN
+
     def prepare(self, _member: str = "") -> None:
-        if self.epoch == 1:
+        if self.epoch == BEGUN:
             self.epoch = PREPARED
 
     def commit(self, _member: str = "") -> None:
+        self.go_on()
         if self.epoch == PREPARED and self.copied and self.settled == PREPARED:
             self.epoch = COMMITTED
 
     def finish(self, _member: str = "") -> None:
+        self.go_on()
         if self.epoch == COMMITTED and self.settled == COMMITTED:
             self.epoch = FINISHED
 
@@ -172,7 +191,7 @@ class MovingWorld(World):
         """The process hears of the topology."""
         if self.routes.epoch == self.epoch:
             return
-        known, self.routes = self.routes.epoch, Routes(self.epoch)
+        known, self.routes = self.routes.epoch, ROUTES[self.epoch]
         self.groups.follow(known)
         if self.settling is not None:
             self.settling.cancel()
@@ -192,19 +211,54 @@ class MovingWorld(World):
     # -- calls of other processes
 
     def store(self, member: str) -> None:
-        for shard in HOMES[self.epoch]:
-            self.shards[shard].store(member)
-        self.invitations.append(member)
-        self._changed_by_other(member, "in")
+        def done() -> None:
+            self.invitations.append(member)
+            self._changed_by_other(member, "in")
+
+        self._at_all_homes(member, lambda shard: shard.store(member), done)
 
     def kick(self, member: str) -> None:
-        for shard in HOMES[self.epoch]:
-            position = self.shards[shard].kick(member)
-            self.notices_at.append((shard, member, position, self.epoch))
-        self._changed_by_other(member, "out")
+        notices: list[tuple[str, str, int, int]] = []
+
+        def kick(shard: Shard) -> None:
+            notices.append((shard.shard, member, shard.kick(member), self.epoch))
+
+        def done() -> None:
+            self.notices_at += notices
+            self._changed_by_other(member, "out")
+
+        self._at_all_homes(member, kick, done)
+
+    def go_on(self, _member: str = "") -> None:
+        """Another process has had the answer of one home, and does it at the next."""
+        work, self.unfinished = self.unfinished, None
+        if work is not None:
+            work()
+
+    def _at_all_homes(
+        self, member: str, work: Callable[[Shard], None], done: Callable[[], None]
+    ) -> None:
+        self.go_on()
+        first, *others = (self.shards[home] for home in self.homes)
+        work(first)
+        if not others:
+            done()
+            return
+        self._changed_by_other(member, "perhaps")
+
+        ended = self.ended[member]
+
+        def rest() -> None:
+            for shard in others:
+                work(shard)
+            done()
+            if self.ended[member] != ended:  # a call ran beside it, and either may have been first
+                self._changed_by_other(member, "perhaps")
+
+        self.unfinished = rest
 
     def send(self, _member: str = "") -> None:
-        shard = self.shards[HOMES[self.epoch][0]]
+        shard = self.shards[self.homes[0]]
         position, direct = shard.send()
         self.message += 1
         shard.bodies[position] = self.message
@@ -254,6 +308,7 @@ class MovingWorld(World):
     # -- running
 
     async def drain(self) -> None:
+        self.go_on()
         await settle()
         while any(s.busy for s in self.shards.values()) or self.invitations or self.notices_at:
             for verb in ("command", "reply", "request", "push", "invite", "notice"):
@@ -278,12 +333,17 @@ Steps = list[tuple[str, str]]
 
 
 def run(*phases: Steps) -> MovingWorld:
-    """Play a round: what happens before it, prepared, copied, committed and after it."""
+    """Play a change: what happens before it, begun, prepared, copied, committed and after it.
+
+    The process need not learn of each epoch, but it settles before the next step of the round.
+    """
 
     async def main() -> MovingWorld:
         world = MovingWorld()
-        before, prepared, copied, committed, after = phases
+        before, begun, prepared, copied, committed, after = phases
         await world.play(before)
+        world.begin()
+        await world.play(begun)
         world.prepare()
         await world.play(prepared)
         world.copy()
@@ -309,9 +369,9 @@ def test_a_member_goes_on_being_served() -> None:
     """With a message at every step."""
     sending = [("send", "")]
     joining = [("join", A), *[(verb, "") for verb in ("request", "push", "command", "reply")]]
-    world = run([*joining, *sending], sending, sending, sending, sending)
+    world = run([*joining, *sending], sending, sending, sending, sending, sending)
     assert set(world.delivered.values()) == {1}
-    assert len(world.delivered) == 6
+    assert len(world.delivered) == 7
     assert not world.shards[OLD].subscribed
 
 
@@ -320,6 +380,7 @@ def test_a_group_without_members_leaves_nothing_at_either_home() -> None:
 
     async def main() -> MovingWorld:
         world = MovingWorld()
+        world.begin()
         world.prepare()
         world.learn()
         world.join(A)
@@ -335,8 +396,49 @@ def test_a_group_without_members_leaves_nothing_at_either_home() -> None:
     assert not any(box.groups for box in world.boxes.values())
 
 
+ARRIVALS = ("command", "reply", "request", "push")
+
+
+def arrivals(*shards: str) -> Steps:
+    """Everything that is on its way to and from these shards arrives; twice: what follows, too."""
+    return [(verb, shard) for _ in range(2) for shard in shards for verb in ARRIVALS]
+
+
+#: A member is stored, and its process has taken it over at the old home, but does not know it yet.
+TAKEN_OVER: Steps = [
+    *[("learn", ""), ("request", OLD), ("push", OLD)],
+    *[("store", A), ("go_on", ""), ("invite", "")],
+    *[("request", OLD), ("push", OLD), ("command", OLD)],
+]
+
+
+def test_a_kick_in_an_epoch_that_was_missed_counts_at_the_new_home() -> None:
+    """It was done at the old home alone, by who knew more than the member's process did before."""
+    joined = [("join", A), *arrivals(OLD)]
+    world = run(joined, [("kick", A)], [("learn", ""), *arrivals(OLD)], [], [("send", "")], [])
+    assert world.delivered == {}
+
+
+def test_a_kick_while_a_member_is_taken_over_counts_at_both_homes() -> None:
+    """After the take-over at the old home, before the subscription at the new one."""
+    kicked = [("kick", A), ("go_on", ""), ("reply", OLD), *arrivals(NEW), ("push", OLD)]
+    world = run([], [], [*TAKEN_OVER, *kicked], [], [("send", "")], [])
+    assert world.delivered == {}
+
+
+def test_a_kick_counts_that_comes_before_the_take_over_at_the_new_home() -> None:
+    """It is subscribed there when it is kicked, and hears of that before the answer, or after."""
+    subscribed = [("reply", OLD), ("request", NEW), ("push", NEW), ("command", NEW), ("reply", NEW)]
+    kicked = [("kick", A), ("go_on", "")]
+    for arriving in ("command", "reply", "push"), ("push", "command", "reply"):
+        arrived = [(verb, NEW) for verb in arriving]
+        world = run([], [], [*TAKEN_OVER, *subscribed, *kicked, *arrived], [], [("send", "")], [])
+        assert world.delivered == {}
+
+
 _members = st.sampled_from([A, A, B])
 _calls = st.tuples(st.sampled_from(["join", "leave", "store", "kick", "send", "send"]), _members)
+_finishing = st.just(("go_on", ""))
 _own_calls = st.tuples(st.sampled_from(["join", "leave", "send", "send"]), _members)
 _learning = st.just(("learn", ""))
 _arrivals = st.tuples(
@@ -344,18 +446,18 @@ _arrivals = st.tuples(
 )
 _inbox = st.tuples(st.sampled_from(["invite", "notice"]), st.just(""))
 _own_steps = st.lists(st.one_of(_own_calls, _own_calls, _learning, _arrivals), max_size=12)
-_steps = st.lists(st.one_of(_calls, _calls, _learning, _arrivals, _inbox), max_size=12)
+_steps = st.lists(st.one_of(_calls, _calls, _learning, _arrivals, _inbox, _finishing), max_size=12)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.tuples(*[_own_steps] * 5))
+@given(st.tuples(*[_own_steps] * 6))
 def test_own_members_are_served_exactly_while_their_group_moves(phases: tuple[Steps, ...]) -> None:
     """A member for sure gets a message once, one who is out for sure never, others at most once."""
     run(*phases)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.tuples(*[_steps] * 5))
+@given(st.tuples(*[_steps] * 6))
 def test_members_are_served_exactly_while_their_group_moves(phases: tuple[Steps, ...]) -> None:
     """The same where other processes add and remove members."""
     run(*phases)

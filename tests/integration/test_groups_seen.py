@@ -64,14 +64,16 @@ class Memberships:
         await worker.call("layer", "group_discard", group, channel)
         self.possible[group].discard(channel)
 
-    async def churn(self, others: Sequence[Worker], rounds: int, chance: random.Random) -> None:
-        """One channel of the first worker joins and leaves; now and then by another worker."""
+    async def churn(
+        self, others: Sequence[Worker], rounds: int, chance: random.Random, own: float = 0.7
+    ) -> None:
+        """One channel of the first worker joins and leaves; else than by its `own` by another."""
         channel = await others[0].call("layer", "new_channel")
         for number in range(rounds):
             group = GROUPS[number % len(GROUPS)]
-            await self.join(others[0] if chance.random() < 0.7 else others[1], group, channel)
+            await self.join(others[0] if chance.random() < own else others[1], group, channel)
             if chance.random() < 0.7:
-                await self.leave(others[0] if chance.random() < 0.7 else others[1], group, channel)
+                await self.leave(others[0] if chance.random() < own else others[1], group, channel)
 
     async def look(self, layer: ClusterChannelLayer, group: str) -> None:
         """Ask, and compare with what held all the time, and with what can have held at a time."""
@@ -127,14 +129,13 @@ def moving(shards: list[RedisServer], tmp_path: Path) -> tuple[str, dict[str, Sh
     return url, {shard: Shard(shard, server.url) for shard, server in known.items()}
 
 
-@pytest.mark.xfail(
-    reason="rarely, during a change, a member that has left is named; the cause is to be found",
-    strict=False,
-)
 async def test_the_answer_is_right_while_the_topology_changes(
     moving: tuple[str, dict[str, Shard]],
 ) -> None:
-    """A shard comes and one goes, in many rounds, while members join, leave and are counted."""
+    """A shard comes and one goes, in many rounds, while members join, leave and are counted.
+
+    Most of them do so by another process, and have left before their own has taken them over.
+    """
     url, known = moving
     config = {"topology": url, **{k: v for k, v in shared_config([]).items() if k != "hosts"}}
     chance = random.Random(11)
@@ -155,7 +156,7 @@ async def test_the_answer_is_right_while_the_topology_changes(
         while not changing.done():
             turned = [[*others[n:], *others[:n]] for n in range(3)]
             churning = asyncio.gather(
-                *(memberships.churn(turned[n], 4, chance) for n in range(3)),
+                *(memberships.churn(turned[n], 6, chance, own=0.4) for n in range(3)),
                 *(memberships.look(layer, group) for group in GROUPS for _ in range(5)),
             )
             await churning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ class Lane:
     def check(self) -> None:
         """All of it, once; in order unless the channel is a normal one."""
         arrived = sorted(self.received) if self.kind == "normal" else self.received
-        assert arrived == list(range(self.sent)), (self.kind, self.name, self.sent, arrived[-5:])
+        lost = sorted(set(range(self.sent)).difference(arrived))
+        twice = [number for number, count in Counter(arrived).items() if count > 1]
+        assert arrived == list(range(self.sent)), (self.kind, self.name, lost[:9], twice[:9])
 
 
 class Traffic:

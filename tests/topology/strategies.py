@@ -60,6 +60,7 @@ def topologies(draw: st.DrawFn, *, max_shards: int = 12) -> Topology:
         pending=other if phase is Phase.PREPARED else None,
         previous=other if phase is Phase.COMMITTED else None,
         change=draw(st.none() | changes(other, down, phase)),
+        homes_since=draw(st.integers(1, epoch)),
     )
 
 

@@ -104,6 +104,12 @@ def test_a_change_ends_where_its_plan_says(shards: list[Shard], kept: int, step:
     assert rounds == -(-len(made.moves) // step)
 
 
+def served(topology: Topology, slot: int) -> set[str]:
+    """Ids of the shards that are homes of a slot."""
+    other = topology.other_home(slot)
+    return {topology.owner_of(slot).id, *([other.id] if other else [])}
+
+
 class Walk:
     """A topology on a random walk, checked at every step."""
 
@@ -119,6 +125,8 @@ class Walk:
             return
         assert decode(encode(after)) == after
         assert after.epoch == before.epoch + 1
+        is_new = any(served(after, slot) - served(before, slot) for slot in range(SLOTS))
+        assert after.homes_since == (after.epoch if is_new else before.homes_since)
         if step is Step.REHOME:
             self._check_rehoming(before, after)
             self.finished = after.table

@@ -108,7 +108,7 @@ def test_messages_where_nobody_reads() -> None:
 def test_a_change_under_way() -> None:
     """A topology in the middle of a change is not what it should become."""
     begun = transitions.begin(
-        replace(TOPOLOGY, epoch=4),
+        replace(TOPOLOGY, epoch=4, homes_since=4),
         replace(plan(TOPOLOGY, [A, B, C], "add c"), epoch=4),
         change_id="1" * 16,
         operator=Operator("ada", "ops-1", 1),
