@@ -24,6 +24,7 @@ from cluster_layer.health import Health, through_all
 from cluster_layer.hosts import Hosts, Runtime
 from cluster_layer.loops import Handover, forks, is_for_one_call, run_on, runs_here
 from cluster_layer.many import send_many
+from cluster_layer.marks import Trail
 from cluster_layer.metrics.measured import measured, writer_class
 from cluster_layer.names import (
     inbox_name,
@@ -32,7 +33,6 @@ from cluster_layer.names import (
     require_group_name,
 )
 from cluster_layer.node import Node, NodeClosed
-from cluster_layer.order import Trail
 from cluster_layer.terms import USUAL, Terms, terms_of
 from cluster_layer.trails import Past, PastCell, recall, remember, settled
 from cluster_layer.unconfirmed import SETTLING_TIMEOUTS

@@ -24,11 +24,11 @@ from cluster_layer.gap_watch import GapWatch
 from cluster_layer.groups import Groups
 from cluster_layer.inbox import Cursors, Entry, InboxReader
 from cluster_layer.keys import Keys
+from cluster_layer.lanes import GROUP, INBOX, Lane
 from cluster_layer.links import Link, Links
 from cluster_layer.losses import LossLog
 from cluster_layer.lossy import mailboxes_of
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import GROUP, INBOX, Lane
 from cluster_layer.presence import Presence
 from cluster_layer.queues import QueueReader, put_back
 from cluster_layer.reader import Reader

@@ -16,8 +16,9 @@ from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.envelope import MESSAGE, encode, fingerprint
 from cluster_layer.keys import Keys
+from cluster_layer.lanes import GROUP, INBOX, Lane
+from cluster_layer.marks import Doubt, Mark
 from cluster_layer.node import Node, NodeState
-from cluster_layer.order import GROUP, INBOX, Doubt, Lane, Mark
 from cluster_layer.running import LinkSettings
 from tests.support.parts import EPOCH, links_to, presence, run_script
 from tests.support.proxy import TcpProxy

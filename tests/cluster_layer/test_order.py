@@ -15,18 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster_layer.order import (
-    GROUP,
-    INBOX,
-    MAX_DOUBTS,
-    MAX_TRAIL,
-    Begun,
-    Doubt,
-    Lane,
-    Mark,
-    Sequencer,
-    Trail,
-)
+from cluster_layer.lanes import GROUP, INBOX, Lane
+from cluster_layer.marks import MAX_DOUBTS, MAX_TRAIL, Doubt, Mark, Trail
+from cluster_layer.sequencer import Begun, Sequencer
 
 A_INBOX, A_GROUP = Lane("a", INBOX), Lane("a", GROUP)
 B_INBOX, B_GROUP = Lane("b", INBOX), Lane("b", GROUP)

@@ -23,7 +23,7 @@ from cluster_layer.inbox import InboxReader
 from cluster_layer.layer import ClusterChannelLayer
 from cluster_layer.links import Link
 from cluster_layer.listener import Listener
-from cluster_layer.order import Trail
+from cluster_layer.marks import Trail
 from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
 from topology.errors import TopologyError
