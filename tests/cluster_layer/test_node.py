@@ -310,7 +310,7 @@ async def test_a_flush_forgets_everything_that_came(process: Process) -> None:
     process.send(OURS, "old")
     await eventually_async(lambda: process.state.mailboxes.messages == 2)
     process.send(OURS, "old")
-    await node._flush(process.shard, "token")
+    await node._controls._flush(process.shard, "token")
     assert process.state.mailboxes.messages == 0
     assert len(node.groups) == 0
     assert process.redis.lrange(process.keys.reply("token"), 0, -1) == [b"1"]
