@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from cluster_layer import log_limit
 from cluster_layer.arrivals import Arrivals
-from cluster_layer.buffers import Loss, Mailbox, Parcel, SharedMailbox, wake_one
+from cluster_layer.buffers import Loss, Mailbox, wake_one
 from cluster_layer.config import Config
 from cluster_layer.control_handler import ControlHandler
 from cluster_layer.controls import Control
@@ -20,18 +20,17 @@ from cluster_layer.gap_watch import GapWatch
 from cluster_layer.groups import Groups
 from cluster_layer.inbox import Cursors, Entry
 from cluster_layer.keys import Keys
-from cluster_layer.lanes import GROUP, INBOX, Lane
+from cluster_layer.lanes import GROUP, Lane
 from cluster_layer.links import Links
 from cluster_layer.losses import LossLog
 from cluster_layer.lossy import mailboxes_of
 from cluster_layer.names import inbox_name, is_process_specific
 from cluster_layer.presence import Presence
-from cluster_layer.queues import put_back
 from cluster_layer.readers import Readers
+from cluster_layer.receivers import Receivers
 from cluster_layer.routing import Routes
 from cluster_layer.settling import Settling
 from cluster_layer.tasks import Tasks
-from cluster_layer.waiting import Sleeper, Wakeups
 from cluster_layer.watchdog import Watchdog
 from topology.errors import ClusterError
 
@@ -39,10 +38,6 @@ logger = logging.getLogger("cluster_layer")
 
 SWEEP_S = 1.0
 LEARN_WITHIN_S = 0.05
-
-
-class NodeClosed(Exception):
-    """This node has stopped; whoever waits for a message has to wait at the next one."""
 
 
 class NodeState:
@@ -71,7 +66,6 @@ class Node:
     ) -> None:
         """`on_cancelled` is called when the tasks of this loop are cancelled, as at its end."""
         self.loop = asyncio.get_running_loop()
-        self.closed = False
         self._on_cancelled = on_cancelled
         self.state = state
         self.mailboxes = state.mailboxes
@@ -80,10 +74,18 @@ class Node:
         self._counters = counters
         self._expiry_ms = round(config.expiry * 1000)
         self._tasks = Tasks(self.loop)
-        self._wakeups = Wakeups(self.loop)
         self._arrivals = Arrivals(self, self.mailboxes, config, counters, self._tasks.spawn)
         self._readers = Readers(
             self, links, self._arrivals.lanes, state.cursors, self._expiry_ms, self._tasks
+        )
+        self.receivers = Receivers(
+            self.mailboxes,
+            state.inboxes,
+            links,
+            self._readers,
+            self._expiry_ms,
+            counters.lose,
+            self._tasks,
         )
         self._subscribers = self._readers.subscribers
         self._inboxes_on = self._readers.inboxes_on
@@ -123,6 +125,10 @@ class Node:
         self._losses = LossLog(counters)
         self._links.report()  # from now on it has duties, which come before its first join
         self._sweeper = self._tasks.spawn(self._sweep_forever())
+
+    @property
+    def closed(self) -> bool:
+        return self.receivers.closed
 
     @property
     def alive(self) -> bool:
@@ -188,113 +194,11 @@ class Node:
         why = "their home was " + (f"lost: {', '.join(sorted(lost))}" if lost else "moved")
         self.state.gaps.moved(groups, self._boxes_of(inboxes), why)
 
-    # -- receivers
-
-    def watch_inbox(self, inbox: str) -> None:
-        """Read the inbox of this name, which is a channel name up to and including ``!``."""
-        if inbox not in self.state.inboxes:
-            self.state.inboxes.add(inbox)
-            self._readers.read_inbox(inbox)
-
-    async def receive(self, name: str) -> tuple[str, Parcel]:
-        """The next message of a channel, or of all channels of a name that ends with ``!``.
-
-        Cancelling loses nothing: a message leaves its mailbox in the step that returns it.
-        """
-        if name.endswith("!"):
-            self.watch_inbox(name)
-            return await self._receive_any(name)
-        self.watch(name)
-        while not self.closed:
-            parcel = self.take(name)
-            if parcel is not None:
-                return name, parcel
-            await self.message_for(name)
-        raise NodeClosed
-
-    def watch(self, name: str) -> Mailbox:
-        """Begin to take in what comes for a channel; a normal one needs a receiver, too."""
-        box = self.mailboxes.open(name)
-        if not box.watched:
-            if is_process_specific(name):
-                self.watch_inbox(inbox_name(name))
-            box.watched = True
-        return box
-
-    def when_asked(self, name: str, callback: Callable[[], None]) -> bool:
-        """Call it as often as a home of a normal channel with a receiver has been asked once more.
-
-        False: never, the homes are away.
-        """
-        homes = self._links.routes.homes_of(name)
-        queues = self._readers.queues
-        asked = [queues[shard] for shard in homes if shard in queues and queues[shard].can_ask]
-        for queue in asked:
-            queue.when_asked(callback)
-        return bool(asked)
-
-    async def read_to_end(self, name: str) -> None:
-        """Take in what is in the inbox of a process-specific channel. ClusterError: it can't be."""
-        for shard in self._links.routes.homes_of(inbox_name(name)):
-            await self._readers.come_to_the_end(Lane(shard, INBOX))
-
-    def take(self, name: str) -> Parcel | None:
-        """The next message of a channel, if there is one."""
-        box = self.mailboxes.find(name)
-        if box is None or not box.parcels:
-            return None
-        box.abandoned_at = None
-        return self.mailboxes.take(box, time.monotonic())
-
-    def message_for(self, name: str) -> Sleeper[Mailbox]:
-        """Await it: there may be a message for this channel then, or this node is closed."""
-        box = self.mailboxes.open(name)
-        box.abandoned_at = None
-        sleeper = Sleeper(self._wakeups, box, self._cancelled)
-        box.waiters.append(sleeper)
-        if box.shared is None:
-            self._readers.want(box)
-        return sleeper
-
-    def put_back(self, name: str, parcel: Parcel) -> None:
-        """A message that `receive` returned has not reached its receiver, who is gone."""
-        box = self.mailboxes.open(name)
-        self.mailboxes.put_back(box, parcel)
-        self._receiver_left(box)
-
-    async def _receive_any(self, inbox: str) -> tuple[str, Parcel]:
-        shared = self.mailboxes.shared(inbox)
-        while not self.closed:
-            found = self.mailboxes.take_shared(inbox, time.monotonic())
-            if found is not None:
-                found[0].abandoned_at = None
-                return found[0].name, found[1]
-            sleeper = Sleeper(self._wakeups, shared, _cancelled_shared)
-            shared.waiters.append(sleeper)
-            await sleeper
-        raise NodeClosed
-
-    def _cancelled(self, box: Mailbox, sleeper: Sleeper[Mailbox], woken: bool) -> None:
-        if not woken:
-            box.waiters.remove(sleeper)
-        elif box.parcels:
-            self.mailboxes.wake(box)  # it was meant for us; the next may have it
-        self._receiver_left(box)
-
-    def _receiver_left(self, box: Mailbox) -> None:
-        if box.waiters:
-            return
-        box.abandoned_at = time.monotonic()
-        if not is_process_specific(box.name):
-            self._readers.unwant(box)
-            if box.parcels:
-                self._tasks.spawn(self._return(box))
-
     # -- members
 
     async def join(self, group: str, channel: str) -> None:
         """Add one of this process's channels to a group. ShardUnavailable, DeliveryUnknown."""
-        self.watch_inbox(inbox_name(channel))
+        self.receivers.watch_inbox(inbox_name(channel))
         box = self.mailboxes.open(channel)
         await self.groups.join(group, box, self._membership_end())
 
@@ -379,7 +283,7 @@ class Node:
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None:
         if not self._arrivals.on_item(shard, box, now_ms, item):
-            self._tasks.spawn(self._return(box))
+            self._tasks.spawn(self.receivers.give_back(box))
 
     def lose(self, reason: Loss, count: int = 1) -> None:
         self._counters.lose(reason, count)
@@ -462,23 +366,9 @@ class Node:
             self.lose(Loss.ABANDONED, len(box.parcels))
         self.mailboxes.forget(box)
 
-    async def _return(self, box: Mailbox) -> None:
-        """Put popped messages back for which no receiver is left."""
-        parcels = self.mailboxes.take_all(box)
-        if not parcels:
-            return
-        try:
-            await put_back(self._links, box.name, parcels, self._expiry_ms, time.monotonic())
-        except ClusterError as error:
-            if error.definite:  # still ours: whoever receives here next gets them
-                for parcel in reversed(parcels):
-                    self.mailboxes.put_back(self.mailboxes.open(box.name), parcel)
-            else:
-                self.lose(Loss.UNAVAILABLE, len(parcels))
-
     def stop(self) -> list[asyncio.Task[None]]:
         """Read nothing more from now on; returns the tasks that are about to end."""
-        self.closed = True
+        self.receivers.closed = True
         tasks = [*self._readers.stop(), *self._tasks.cancel()]
         self.mailboxes.wake_all()
         return tasks
@@ -488,17 +378,10 @@ class Node:
         await asyncio.gather(*(queue.finish() for queue in self._readers.queues.values()))
         for box in list(self.mailboxes):
             if box.parcels and not is_process_specific(box.name):
-                await self._return(box)
+                await self.receivers.give_back(box)
         await asyncio.gather(*self.stop(), return_exceptions=True)
 
 
 def _left(name: str, before: Routes, now: Routes) -> bool:
     """Whether where a name was written to serves it no more."""
     return before.shard_of(name) not in now.homes_of(name)
-
-
-def _cancelled_shared(shared: SharedMailbox, sleeper: Sleeper[SharedMailbox], woken: bool) -> None:
-    if not woken:
-        shared.waiters.remove(sleeper)
-    elif shared.ready:
-        wake_one(shared.waiters)

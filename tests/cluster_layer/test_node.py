@@ -89,7 +89,7 @@ class Process:
 
     async def receive(self, channel: str) -> str:
         async with asyncio.timeout(20):
-            return (await self.node.receive(channel))[1].body.decode()
+            return (await self.node.receivers.receive(channel))[1].body.decode()
 
     async def close(self) -> None:
         await self.node.close()
@@ -210,7 +210,7 @@ async def test_what_was_overtaken_is_dropped_and_nothing_else(process: Process) 
     """Also if the shard's clock is taken for half a second earlier; equal bytes later are new."""
     node, life = process.node, process.keys.incarnation
     lane = Lane(process.shard, INBOX)
-    node.watch_inbox("p.1!")
+    node.receivers.watch_inbox("p.1!")
     overtaken, other = (encode(MESSAGE, EXPIRY_MS, OURS, None, body) for body in (b"1", b"2"))
     node._arrivals._overtake(lane, life, fingerprint("", overtaken))
     now_ms = int(node.shard_time_ms(process.shard))
@@ -241,7 +241,7 @@ async def test_a_channel_that_is_read_is_not_abandoned(process: Process) -> None
     """One receive was cancelled, and since then there was always a message: nobody had to wait."""
     node = process.node
     await node.join("g", OURS)
-    waiting = asyncio.ensure_future(node.receive(OURS))
+    waiting = asyncio.ensure_future(node.receivers.receive(OURS))
     await asyncio.sleep(0)
     await cancelled(waiting)
     process.group_send("one")
@@ -258,7 +258,7 @@ async def test_an_abandoned_channel_is_forgotten_with_its_memberships(
     """Nobody came back within the expiry after the last receiver was cancelled."""
     node = process.node
     await node.join("g", OURS)
-    waiting = asyncio.ensure_future(node.receive(OURS))
+    waiting = asyncio.ensure_future(node.receivers.receive(OURS))
     await asyncio.sleep(0)
     await cancelled(waiting)
     if message:
@@ -276,7 +276,7 @@ async def test_an_abandoned_channel_is_forgotten_with_its_memberships(
 async def test_a_popped_message_returns_to_its_queue(process: Process) -> None:
     """Its receiver was cancelled in the moment in which it was given the message."""
     node = process.node
-    waiting = asyncio.ensure_future(node.receive("normal"))
+    waiting = asyncio.ensure_future(node.receivers.receive("normal"))
     await eventually_async(lambda: process.redis.info("clients")["blocked_clients"] >= 1)
     box = process.state.mailboxes.open("normal")
     process.push("normal", "one")
@@ -290,7 +290,7 @@ async def test_a_popped_message_returns_to_its_queue(process: Process) -> None:
 
 async def test_closing_returns_what_was_popped(process: Process, redis_server: RedisServer) -> None:
     """A message on its way to a receiver that will never take it is there for other processes."""
-    waiting = asyncio.ensure_future(process.node.receive("normal"))
+    waiting = asyncio.ensure_future(process.node.receivers.receive("normal"))
     await eventually_async(lambda: process.redis.info("clients")["blocked_clients"] >= 1)
     process.push("normal", "one")
     closing = asyncio.ensure_future(process.node.close())
