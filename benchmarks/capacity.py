@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import click
 import psutil
@@ -67,6 +67,26 @@ class Storm:
     connection_bytes: float
     shard_cpu_s: float
     last_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one change of the topology is for the store, and how long its simulation took."""
+
+    epochs: int
+    slots: int
+    document_bytes: int  # of the largest one
+    took_s: float
+
+
+class Site(NamedTuple):
+    """What is asked about."""
+
+    shards: int
+    processes: int
+
+
+_Row: TypeAlias = tuple[str, str, str]
 
 
 async def measure_process() -> Process:
@@ -187,8 +207,8 @@ def _memory(console: redis.Redis) -> int:
     return int(info["used_memory"])
 
 
-async def simulate_change(shards: int, processes: int) -> tuple[int, int, int, float]:
-    """One shard is added: epochs, slots, bytes of the largest document, seconds of simulation."""
+async def simulate_change(shards: int, processes: int) -> Change:
+    """One shard is added."""
     store = open_store(f"memory://capacity-{shards}")
     first = initial_topology([_shard(number) for number in range(shards)], cluster="0" * 16)
     store.write(first, expected_epoch=None)
@@ -207,7 +227,8 @@ async def simulate_change(shards: int, processes: int) -> tuple[int, int, int, f
     final = store.read()
     assert final is not None
     assert {one.epoch for one in cluster.running.values()} == {final.epoch}
-    return final.epoch - first.epoch, len(made.moves), largest, time.perf_counter() - began
+    took_s = time.perf_counter() - began
+    return Change(final.epoch - first.epoch, len(made.moves), largest, took_s)
 
 
 def _shard(number: int) -> Shard:
@@ -225,13 +246,26 @@ def main(shards: int, processes: int, only_idle: bool) -> None:
     if only_idle:
         _show_idle(idle)
         return
+    site = Site(shards, processes)
     process = asyncio.run(measure_process())
     storm = asyncio.run(measure_storm(processes))
-    epochs, slots, document, took_s = asyncio.run(simulate_change(shards, processes))
+    change = asyncio.run(simulate_change(shards, processes))
     table = Table(title=f"{shards} shards, {processes:,} processes")
     for title in ("", "figure", "how it was found"):
         table.add_column(title)
-    rows = [
+    for row in (
+        *_of_connections(site, process, storm),
+        *_of_idle_processes(site, idle),
+        *_of_announcements(site, storm),
+        *_of_changes(site, change),
+    ):
+        table.add_row(*row)
+    Console(width=110).print(table)
+
+
+def _of_connections(site: Site, process: Process, storm: Storm) -> list[_Row]:
+    shards, processes = site
+    return [
         ("connections of one process to a shard", f"{process.connections:.1f}", "measured"),
         ("connections at a shard", f"{process.connections * processes:,.0f}", "x processes"),
         ("connections of a process", f"{process.connections * shards:,.0f}", "x shards"),
@@ -248,6 +282,12 @@ def main(shards: int, processes: int, only_idle: bool) -> None:
             f"{process.bytes_per_shard * shards / 1e6:,.1f} MB",
             "x shards",
         ),
+    ]
+
+
+def _of_idle_processes(site: Site, idle: Idle) -> list[_Row]:
+    shards, processes = site
+    return [
         ("commands of an idle process at a shard", f"{idle.commands_per_s:.2f}/s", "measured"),
         (
             "commands at an idle shard",
@@ -270,20 +310,32 @@ def main(shards: int, processes: int, only_idle: bool) -> None:
             f"{idle.process_cpu_share:.4%}",
             "measured",
         ),
+    ]
+
+
+def _of_announcements(site: Site, storm: Storm) -> list[_Row]:
+    processes = site.processes
+    return [
         (
             f"one announcement to {processes:,}, shard CPU",
             f"{storm.shard_cpu_s * 1e3:.1f} ms",
             "measured",
         ),
         ("the same, until the last has it", f"{storm.last_after_s * 1e3:.1f} ms", "measured, here"),
+    ]
+
+
+def _of_changes(site: Site, change: Change) -> list[_Row]:
+    shards, processes = site
+    return [
         ("ZooKeeper sessions", f"{processes + 3:,}", "one a process, monitors, operator"),
         ("ZooKeeper watches", f"{processes + 3:,}", "one a session, on one znode"),
-        ("adding a shard: slots", f"{slots}", "simulated"),
-        ("adding a shard: epochs", f"{epochs}", "simulated"),
-        ("the largest document", f"{document:,} bytes", "simulated"),
+        ("adding a shard: slots", f"{change.slots}", "simulated"),
+        ("adding a shard: epochs", f"{change.epochs}", "simulated"),
+        ("the largest document", f"{change.document_bytes:,} bytes", "simulated"),
         (
             "ZooKeeper sends for one epoch",
-            f"{document * processes / 1e6:,.1f} MB",
+            f"{change.document_bytes * processes / 1e6:,.1f} MB",
             "document x processes",
         ),
         (
@@ -291,11 +343,8 @@ def main(shards: int, processes: int, only_idle: bool) -> None:
             f"{shards * processes:,}",
             "shards x processes",
         ),
-        ("the change, without network", f"{took_s:.2f} s", "simulated"),
+        ("the change, without network", f"{change.took_s:.2f} s", "simulated"),
     ]
-    for row in rows:
-        table.add_row(*row)
-    Console(width=110).print(table)
 
 
 def _show_idle(idle: Idle) -> None:

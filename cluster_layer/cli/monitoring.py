@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import click
 
@@ -22,21 +23,28 @@ from topology.model import Topology
 from topology.monitor import Event, Monitor, Schedule, What
 from topology.ports import OperatorStore
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _READ_AGAIN_S = 1.0
 _LIMITS, _SCHEDULE = Limits(), Schedule()
-_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+def _seconds(name: str, default: float, meaning: str) -> Callable[[F], F]:
+    return click.option(
+        name,
+        type=click.FloatRange(min=0, min_open=True),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=meaning,
+    )
 
 
 @click.command("monitor")
 @options.store_options
 @click.option("--name", help="What to be called in reports (default: host and pid).")
-@click.option(
-    "--down-after",
-    type=_SECONDS,
-    default=_LIMITS.down_after_s,
-    show_default=True,
-    metavar="SECONDS",
-    help="Out of reach for so long, a shard is marked as down.",
+@_seconds(
+    "--down-after", _LIMITS.down_after_s, "Out of reach for so long, a shard is marked as down."
 )
 @click.option(
     "--max-down-share",
@@ -45,13 +53,10 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     show_default="1/3",
     help="Mark no more than this share of the shards as down; at least one may be.",
 )
-@click.option(
+@_seconds(
     "--quiet-time",
-    type=_SECONDS,
-    default=_LIMITS.quiet_s,
-    show_default=True,
-    metavar="SECONDS",
-    help="Well for so long, a shard that was marked as down is taken back.",
+    _LIMITS.quiet_s,
+    "Well for so long, a shard that was marked as down is taken back.",
 )
 @click.option("--returns/--no-returns", default=True, help="Take shards back, or leave it to you.")
 @click.option(
@@ -61,21 +66,11 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Slots that move at the same time when a shard is taken back.",
 )
-@click.option(
-    "--probe-every",
-    type=_SECONDS,
-    default=_SCHEDULE.probe_every_s,
-    show_default=True,
-    metavar="SECONDS",
-    help="How often to look at each shard.",
-)
-@click.option(
+@_seconds("--probe-every", _SCHEDULE.probe_every_s, "How often to look at each shard.")
+@_seconds(
     "--probe-timeout",
-    type=_SECONDS,
-    default=_SCHEDULE.probe_timeout_s,
-    show_default=True,
-    metavar="SECONDS",
-    help="A shard that does not answer in this time is out of reach.",
+    _SCHEDULE.probe_timeout_s,
+    "A shard that does not answer in this time is out of reach.",
 )
 @options.as_json
 def monitor(

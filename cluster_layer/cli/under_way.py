@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import click
 
@@ -16,7 +18,7 @@ from cluster_layer.cli.options import StoreOptions
 from cluster_layer.cli.session import Session, carried_through, open_session, run
 from cluster_layer.cli.watchers import teller
 from topology import SLOTS, transitions
-from topology.decisions import OPERATOR_LOCK
+from topology.decisions import OPERATOR_LOCK, Decisions
 from topology.model import Topology
 from topology.verification import Verification
 from topology.verification import verify as verify_topology
@@ -52,13 +54,12 @@ def progress(store: StoreOptions, watch: bool, as_json: bool) -> None:
 @options.as_json
 def pause(store: StoreOptions, reason: str, dry_run: bool, as_json: bool) -> None:
     """Let the change go no further than to the end of its round; whoever drives it stops."""
-
-    async def do() -> Topology:
-        async with open_session(store) as session:
-            after = transitions.pause(session.topology, reason)
-            return after if dry_run else await carried_through(session.decisions.pause(reason))
-
-    _show_change(run(do()), as_json=as_json)
+    after = _decided(
+        store,
+        lambda topology: transitions.pause(topology, reason),
+        None if dry_run else lambda decisions: decisions.pause(reason),
+    )
+    _show_change(after, as_json=as_json)
 
 
 @click.command("throttle")
@@ -68,13 +69,27 @@ def pause(store: StoreOptions, reason: str, dry_run: bool, as_json: bool) -> Non
 @options.as_json
 def throttle(store: StoreOptions, slots: int, dry_run: bool, as_json: bool) -> None:
     """Let the change move at most so many SLOTS at the same time, from its next round on."""
+    after = _decided(
+        store,
+        lambda topology: transitions.throttle(topology, slots),
+        None if dry_run else lambda decisions: decisions.throttle(slots),
+    )
+    _show_change(after, as_json=as_json)
 
-    async def do() -> Topology:
+
+def _decided(
+    store: StoreOptions,
+    transition: Callable[[Topology], Topology],
+    decision: Callable[[Decisions], Coroutine[Any, Any, Topology]] | None,
+) -> Topology:
+    """The topology after a decision; None: after what the transition alone would make of it."""
+
+    async def decide() -> Topology:
         async with open_session(store) as session:
-            after = transitions.throttle(session.topology, slots)
-            return after if dry_run else await carried_through(session.decisions.throttle(slots))
+            after = transition(session.topology)
+            return after if decision is None else await carried_through(decision(session.decisions))
 
-    _show_change(run(do()), as_json=as_json)
+    return run(decide())
 
 
 @click.command("resume")

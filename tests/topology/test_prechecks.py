@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.topology.samples import PROCESS, TOPOLOGY, A, B, C
 from tests.topology.strategies import CLUSTER
-from topology.model import Shard, ShardState
+from topology.model import ShardState
 from topology.planning import initial_topology, plan
 from topology.ports import ProcessReport, ShardStatus, StoreServer
 from topology.prechecks import (
@@ -19,8 +20,6 @@ from topology.prechecks import (
     objections_to_loss,
 )
 
-A, B, C = (Shard(x, f"redis://{x}") for x in "abc")
-TOPOLOGY = initial_topology([A, B], cluster=CLUSTER, epoch=5)
 PLAN = plan(TOPOLOGY, [A, B, C], "add c")
 MIB = 2**20
 WELL = ShardStatus(
@@ -32,21 +31,6 @@ WELL = ShardStatus(
     max_memory_bytes=0,
 )
 STATUSES = {name: replace(WELL, shard=name) for name in "abc"}
-PROCESS = ProcessReport(
-    id="p1",
-    role="process",
-    host="web-1",
-    pid=7,
-    prefix="asgi",
-    version="1",
-    receives=True,
-    alive=True,
-    epoch=5,
-    settled=5,
-    unreachable={},
-    waiting_for=None,
-    age_s=0.5,
-)
 SERVER = StoreServer("zk-1:2181", latency_s=0.01)
 
 

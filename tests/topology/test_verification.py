@@ -6,32 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from tests.topology.samples import PROCESS, TOPOLOGY, A, B, C
 from tests.topology.strategies import CLUSTER
 from topology import transitions
-from topology.model import Operator, Shard, ShardState, Topology
+from topology.model import Operator, ShardState, Topology
 from topology.planning import initial_topology, plan
 from topology.ports import Leftovers, ProcessReport, ShardStatus
 from topology.verification import Verification, verify
 
-A, B, C = (Shard(x, f"redis://{x}") for x in "abc")
-TOPOLOGY = initial_topology([A, B], cluster=CLUSTER, epoch=5)
 WELL = {name: ShardStatus(name, epoch=5) for name in "ab"}
 CLEAN = {name: Leftovers(0, 0, 0) for name in "ab"}
-PROCESS = ProcessReport(
-    id="p1",
-    role="process",
-    host="web-1",
-    pid=7,
-    prefix="asgi",
-    version="1",
-    receives=True,
-    alive=True,
-    epoch=5,
-    settled=5,
-    unreachable={},
-    waiting_for=None,
-    age_s=0.5,
-)
 
 
 def verified(
