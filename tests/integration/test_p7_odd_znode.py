@@ -82,7 +82,7 @@ class Spoilt:
 spoilt = st.builds(
     Spoilt,
     field=st.sampled_from(
-        ["version", "cluster", "epoch", "phase", "shards", "table", "pending", "previous", "change"]
+        "version cluster epoch phase shards table pending previous change homes_since".split()
     ),
     value=values,
     cut=st.sampled_from([1000, 1000, 999, 500, 1]),
