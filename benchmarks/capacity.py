@@ -1,15 +1,18 @@
 """What one shard, one process and ZooKeeper meet in a cluster of many shards and processes.
 
-Run it as ``python -m benchmarks.capacity --shards 64 --processes 1000``. What one process opens and
-says is measured on a few real shards; one real shard meets as many connections, reports and
+Run it as ``python -m benchmarks.capacity --shards 64 --processes 1000``. What one process opens is
+measured on a few real shards; what an idle one costs is the difference that a hundred layers make
+to real shards that have nothing else to do; one real shard meets as many connections and
 announcements as it would among all these processes; a change of the topology is driven through the
 coordinator over simulated shards and processes. The rest is multiplication, and is shown as such.
+``--only-idle`` measures idle layers alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +36,7 @@ from topology.planning import initial_topology, plan
 from topology.stores import open_store
 
 _FEW, _MORE = 2, 6  # shards; what one more costs is the difference
+_IDLE_SHARDS, _IDLE_LAYERS = 3, 100
 _LOOK_S = 10.0
 _ROUNDS = 20
 _OPERATOR = Operator("ada", "ops-1.example", 4711)
@@ -40,12 +44,20 @@ _OPERATOR = Operator("ada", "ops-1.example", 4711)
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What one process with a receiver and a group costs each shard, and itself per shard."""
+    """What one process with a receiver and a group opens at each shard, and needs for it."""
 
     connections: float
+    bytes_per_shard: float
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What one process that has nothing to do costs each shard, and itself for each shard."""
+
     commands_per_s: float  # those that scripts call included
     shard_cpu_share: float  # of one core
-    bytes_per_shard: float
+    process_cpu_share: float
+    commands: dict[str, float]  # name -> per second
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +72,84 @@ class Storm:
 async def measure_process() -> Process:
     await _open_process(1)  # what a first layer imports and allocates is not asked for
     few, more = await _open_process(_FEW), await _open_process(_MORE)
-    per_shard = (more[3] - few[3]) / (_MORE - _FEW)
-    return Process(*more[:3], per_shard)
+    return Process(more[0], (more[1] - few[1]) / (_MORE - _FEW))
 
 
-async def _open_process(shards: int) -> tuple[float, float, float, float]:
-    """Connections, commands per second and CPU share at a shard; bytes of this process."""
-    with ExitStack() as servers:
-        running = [servers.enter_context(RedisServer()) for _ in range(shards)]
-        consoles = [servers.enter_context(redis.Redis.from_url(one.url)) for one in running]
+async def _open_process(shards: int) -> tuple[float, float]:
+    """Connections at a shard; bytes of this process."""
+    with ExitStack() as stack:
+        servers, consoles = _start(stack, shards)
         before = psutil.Process().memory_info().rss
-        layer = ClusterChannelLayer(hosts=[one.url for one in running])
+        layer = ClusterChannelLayer(hosts=[one.url for one in servers])
         try:
-            channel = await layer.new_channel()
-            receiver = asyncio.create_task(layer.receive(channel))
-            for number in range(50 * shards):  # a group on every shard
-                await layer.group_add(f"group-{number}", channel)
-            await asyncio.sleep(1)
-            said = [_commands(one) for one in consoles]
-            used = [_cpu_s(one) for one in consoles]
-            await asyncio.sleep(_LOOK_S)
-            rate = [
-                (_commands(one) - b - 1) / _LOOK_S for one, b in zip(consoles, said, strict=True)
-            ]
-            cpu = [(_cpu_s(one) - b) / _LOOK_S for one, b in zip(consoles, used, strict=True)]
+            receiver = await _settle_down(layer, shards)
             connections = [len(one.client_list()) - 1 for one in consoles]
             grown = psutil.Process().memory_info().rss - before
             receiver.cancel()
         finally:
             await layer.close()
-    return sum(connections) / shards, sum(rate) / shards, sum(cpu) / shards, grown
+    return sum(connections) / shards, grown
 
 
-def _cpu_s(console: redis.Redis) -> float:
-    info: dict[str, Any] = console.info("cpu")  # type: ignore[assignment]
-    return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+async def measure_idle(shards: int = _IDLE_SHARDS, layers: int = _IDLE_LAYERS) -> Idle:
+    """What a shard does for so many idle layers, less what it does alone, for one of them.
+
+    One layer alone would be charged with the shard's own clockwork, and with a cold cache for each
+    of its commands.
+    """
+    with ExitStack() as stack:
+        servers, consoles = _start(stack, shards)
+        alone = await _look(servers, consoles)
+        opened = [ClusterChannelLayer(hosts=[one.url for one in servers]) for _ in range(layers)]
+        try:
+            receivers = [await _settle_down(layer, shards) for layer in opened]
+            busy = await _look(servers, consoles)
+            for receiver in receivers:
+                receiver.cancel()
+        finally:
+            for layer in opened:
+                await layer.close()
+    share = 1 / (_LOOK_S * shards * layers)
+    calls = {name: count * share for name, count in (busy[2] - alone[2]).items()}
+    return Idle(
+        sum(calls.values()), (busy[0] - alone[0]) * share, (busy[1] - alone[1]) * share, calls
+    )
 
 
-def _commands(console: redis.Redis) -> int:
-    info: dict[str, Any] = console.info("stats")  # type: ignore[assignment]
-    return int(info["total_commands_processed"])
+def _start(stack: ExitStack, shards: int) -> tuple[list[RedisServer], list[redis.Redis]]:
+    servers = [stack.enter_context(RedisServer()) for _ in range(shards)]
+    return servers, [stack.enter_context(redis.Redis.from_url(one.url)) for one in servers]
+
+
+async def _settle_down(layer: ClusterChannelLayer, shards: int) -> asyncio.Task[Any]:
+    """Wait at a channel that is in a group on every shard."""
+    channel = await layer.new_channel()
+    receiver = asyncio.create_task(layer.receive(channel))
+    for number in range(20 * shards):
+        await layer.group_add(f"group-{number}", channel)
+    return receiver
+
+
+async def _look(
+    servers: list[RedisServer], consoles: list[redis.Redis]
+) -> tuple[float, float, Counter[str]]:
+    """CPU seconds of all shards, and of this process, and calls, while nothing is asked for."""
+    await asyncio.sleep(1)
+    for console in consoles:
+        console.config_resetstat()
+    before = _cpu_s(servers), time.process_time()
+    await asyncio.sleep(_LOOK_S)
+    after = _cpu_s(servers), time.process_time()
+    calls: Counter[str] = Counter()
+    for console in consoles:
+        info: dict[str, Any] = console.info("commandstats")  # type: ignore[assignment]
+        for name, stats in info.items():
+            calls[name.removeprefix("cmdstat_").replace("|", " ")] += stats["calls"]
+    return after[0] - before[0], after[1] - before[1], calls
+
+
+def _cpu_s(servers: list[RedisServer]) -> float:
+    return sum(sum(psutil.Process(one.pid).cpu_times()[:2]) for one in servers)
 
 
 async def measure_storm(processes: int) -> Storm:
@@ -168,8 +218,13 @@ def _shard(number: int) -> Shard:
 @click.command()
 @click.option("--shards", default=64, show_default=True)
 @click.option("--processes", default=1000, show_default=True)
-def main(shards: int, processes: int) -> None:
+@click.option("--only-idle", is_flag=True, help="Measure what idle layers cost, and end.")
+def main(shards: int, processes: int, only_idle: bool) -> None:
     """Measure, simulate, multiply."""
+    idle = asyncio.run(measure_idle())
+    if only_idle:
+        _show_idle(idle)
+        return
     process = asyncio.run(measure_process())
     storm = asyncio.run(measure_storm(processes))
     epochs, slots, document, took_s = asyncio.run(simulate_change(shards, processes))
@@ -193,22 +248,27 @@ def main(shards: int, processes: int) -> None:
             f"{process.bytes_per_shard * shards / 1e6:,.1f} MB",
             "x shards",
         ),
-        ("commands of an idle process at a shard", f"{process.commands_per_s:.2f}/s", "measured"),
+        ("commands of an idle process at a shard", f"{idle.commands_per_s:.2f}/s", "measured"),
         (
             "commands at an idle shard",
-            f"{process.commands_per_s * processes:,.0f}/s",
+            f"{idle.commands_per_s * processes:,.0f}/s",
             "x processes",
         ),
-        ("commands of an idle process", f"{process.commands_per_s * shards:,.0f}/s", "x shards"),
+        ("commands of an idle process", f"{idle.commands_per_s * shards:,.0f}/s", "x shards"),
         (
             "an idle process's share of a shard's core",
-            f"{process.shard_cpu_share:.3%}",
+            f"{idle.shard_cpu_share:.4%}",
             "measured",
         ),
         (
             "all idle processes' share of it",
-            f"{process.shard_cpu_share * processes:.0%}",
+            f"{idle.shard_cpu_share * processes:.0%}",
             "x processes",
+        ),
+        (
+            "an idle process's own share of a core, per shard",
+            f"{idle.process_cpu_share:.4%}",
+            "measured",
         ),
         (
             f"one announcement to {processes:,}, shard CPU",
@@ -236,6 +296,19 @@ def main(shards: int, processes: int) -> None:
     for row in rows:
         table.add_row(*row)
     Console(width=110).print(table)
+
+
+def _show_idle(idle: Idle) -> None:
+    table = Table(title=f"{_IDLE_LAYERS} idle layers on {_IDLE_SHARDS} shards: one, at one shard")
+    for title in ("", "figure"):
+        table.add_column(title)
+    table.add_row("shard's core", f"{idle.shard_cpu_share:.4%}")
+    table.add_row("process's core", f"{idle.process_cpu_share:.4%}")
+    table.add_row("commands", f"{idle.commands_per_s:.2f}/s")
+    for name, per_s in sorted(idle.commands.items(), key=lambda one: -one[1]):
+        if per_s > 0.005:
+            table.add_row(name, f"{per_s:.2f}/s")
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,9 @@ def bring_up(site: ComposeSite, tell: Callable[[str], None]) -> None:
     site.operator("start-cluster")
     site.wait_healthy([*WEB_HOSTS, "worker", *MONITORS, "balancer"], _HEALTHY_TIMEOUT_S)
     site.wait_for("the balancer serves", lambda: _serves(site.url), _HEALTHY_TIMEOUT_S)
+    tell("Prometheus")
+    site.up("prometheus", profile="metrics")
+    _watched(site)
 
 
 async def run_deployment_check(
@@ -296,8 +299,31 @@ class _Troubles:
         self.outages.append(Outage(shard, since, until, limit_s, rooms, how, returns))
 
 
+def _watched(site: ComposeSite) -> None:
+    """Prometheus scrapes every web host, and can evaluate every alert. EnvironmentFailed."""
+    targets = {f"{host}:8000": "up" for host in WEB_HOSTS}
+    site.wait_for(
+        "Prometheus scrapes all web hosts",
+        lambda: site.prometheus.targets() == targets,
+        _HEALTHY_TIMEOUT_S,
+    )
+    site.wait_for(
+        "every alert is evaluated",
+        lambda: set(site.prometheus.rules("health").values()) == {"ok"},
+        _HEALTHY_TIMEOUT_S,
+    )
+
+
 def _verify(site: ComposeSite) -> None:
-    """The operator's own checks agree. EnvironmentFailed."""
+    """The operator's checks agree, and Prometheus sees all that it should. EnvironmentFailed."""
+    _watched(site)
+    connected = "count by (shard) (cluster_layer_connected == 1)"
+    everywhere = f"count({connected} == {len(WEB_HOSTS)}) == {len(SHARDS) + 1}"
+    site.wait_for(
+        f"Prometheus has {everywhere}",
+        lambda: site.prometheus.has(everywhere),
+        _STEADY_TIMEOUT_S,
+    )
     site.operator("cluster-layer", "verify")
     # Exit code 0 also with notes; a warning or a problem is a failure here.
     site.operator("cluster-layer", "check")

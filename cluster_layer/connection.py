@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol, Session):
         #: Called before a write, and when the connection is lost, for commands that are not put
         #: together yet.
         self.post_rest: Callable[[], None] | None = None
-        self._checker = self._loop.call_later(CHECK_S, self._check)
+        self._checker: asyncio.TimerHandle | None = None  # while an answer is due
 
     @classmethod
     async def open(
@@ -137,7 +137,8 @@ class Connection(asyncio.Protocol, Session):
             return
         self.lost = reason
         self._gone.set()
-        self._checker.cancel()
+        if self._checker is not None:
+            self._checker.cancel()
         if self._transport is not None:
             self._transport.abort()
         if self.post_rest is not None:
@@ -204,6 +205,8 @@ class Connection(asyncio.Protocol, Session):
     def _flush(self) -> None:
         if self.post_rest is not None:
             self.post_rest()
+        if self._checker is None and self.lost is None:
+            self._checker = self._loop.call_later(CHECK_S, self._check)
         self._flush_due = False
         if self._paused or self.lost is not None or self._transport is None:
             return
@@ -215,8 +218,10 @@ class Connection(asyncio.Protocol, Session):
         if self._overdue(monotonic()):
             # A process that was stopped is woken with its timers first: the answer may be here.
             self._checker = self._loop.call_later(LOOK_S, self._judge, self._received)
-        else:
+        elif self.busy:
             self._checker = self._loop.call_later(CHECK_S, self._check)
+        else:  # most connections are at rest most of the time: no timer for them
+            self._checker = None
 
     def _judge(self, received: int) -> None:
         """An answer was overdue when so many reads had brought something."""

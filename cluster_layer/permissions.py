@@ -43,6 +43,7 @@ NEEDED: Final[dict[Role, tuple[tuple[str, ...], ...]]] = {
         ("LLEN", "{key}"),
         ("LPOP", "{key}"),
         ("LPUSH", "{key}", "x"),
+        ("LRANGE", "{key}", "0", "0"),
         ("RPUSH", "{key}", "x"),
         ("HDEL", "{key}", "x"),
         ("HSET", "{key}", "x", "1"),
@@ -60,7 +61,6 @@ NEEDED: Final[dict[Role, tuple[tuple[str, ...], ...]]] = {
     ),
     Role.OPERATOR: (
         ("HGETALL", "{key}"),
-        ("LRANGE", "{key}", "0", "0"),
         ("LTRIM", "{key}", "0", "0"),
         ("RPOP", "{key}"),
     ),
@@ -73,12 +73,28 @@ NEEDED: Final[dict[Role, tuple[tuple[str, ...], ...]]] = {
 _CONTAINERS: Final = ("CLIENT", "CONFIG", "PUBSUB", "SCRIPT", "XINFO")
 
 
+#: What `check` asks with.
+_ASKING: Final = ("multi", "discard")
+
 _Asked: TypeAlias = tuple[tuple[str, ...], Role, str]  # command; whose; pattern of its key
 
 
 def name_of(command: Sequence[str]) -> str:
     """The command as ACL rules name it: "get", "client|id"."""
     return "|".join(command[: 1 + (command[0] in _CONTAINERS)]).lower()
+
+
+def commands_for(*roles: Role) -> tuple[str, ...]:
+    """The ACL rules that allow what these roles need, and no other command."""
+    names = [name_of(command) for role in roles for command in NEEDED[role]]
+    names += _ASKING if Role.CHECK in roles else ()
+    return tuple(f"+{name}" for name in dict.fromkeys(names))
+
+
+def patterns_for(*prefixes: str) -> tuple[str, ...]:
+    """The ACL rules for keys and channels of layers with these prefixes, and no others."""
+    patterns = [f"{prefix}:*" for prefix in ("cluster-layer", *prefixes)]
+    return (*(f"~{one}" for one in patterns), "resetchannels", *(f"&{one}" for one in patterns))
 
 
 async def permissions_of(

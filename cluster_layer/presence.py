@@ -14,6 +14,7 @@ from cluster_layer.keys import Keys
 
 MAX_REASON = 200  # characters of a text in a report
 MAX_UNREACHABLE = 100  # shards in a report
+REPORT_S = 10.0  # between reports that say nothing new; in between, "as before" is enough
 
 
 def _version() -> str:
@@ -70,15 +71,44 @@ class Presence:
             separators=(",", ":"),
         )
 
-    def command(self, keys: Keys) -> Command:
-        """The command that reports to a shard."""
+    def command(self, keys: Keys, report: str | None = None) -> Command:
+        """The command that tells a shard this report; None: what there is to say now."""
         cluster = keys.cluster
         return (
             *("EVALSHA", scripts.REPORT.sha, 2, cluster.reports, cluster.beats),
-            *(self._id, self.report(), cluster.process("")),
+            *(self._id, self.report() if report is None else report, cluster.process("")),
         )
+
+    def still_here(self, keys: Keys, shard_time_ms: float) -> Command:
+        """The command that says "as before"; its reply is 0 if the shard knows of no report."""
+        # XX: without a report there is nobody who would give the key its time to live.
+        return ("ZADD", keys.cluster.beats, "XX", "CH", int(shard_time_ms), self._id)
 
     def farewell(self, keys: Keys) -> tuple[Command, Command]:
         """The commands that take the reports back."""
         cluster = keys.cluster
         return ("HDEL", cluster.reports, self._id), ("ZREM", cluster.beats, self._id)
+
+
+class Teller:
+    """What one shard has been told, so that a heartbeat says no more than it must."""
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._told: str | None = None
+        self._until = 0.0
+
+    def anew(self, keys: Keys, now: float) -> Command:
+        """The command that tells everything; `now` in monotonic seconds."""
+        report = self._presence.report()
+        self._told, self._until = report, now + REPORT_S
+        return self._presence.command(keys, report)
+
+    def next(self, keys: Keys, shard_time_ms: float, now: float) -> Command:
+        """The command of a heartbeat: what has changed, or that nothing has.
+
+        Its reply is 0 if the shard has to be told `anew`.
+        """
+        if now >= self._until or self._told != self._presence.report():
+            return self.anew(keys, now)
+        return self._presence.still_here(keys, shard_time_ms)

@@ -97,6 +97,7 @@ class QueueReader(Reader[Connection]):
 
     async def _read(self, connection: Connection, keys: Keys) -> None:
         self._finished.clear()
+        waited_in_vain: frozenset[str] = frozenset()  # for channels that are known to be empty
         try:
             while not self._finishing:
                 self.progress += 1
@@ -104,8 +105,13 @@ class QueueReader(Reader[Connection]):
                 if not boxes:
                     self._wanted.clear()
                     await self._wait_wanted(connection)
-                elif not await self._pop(connection, keys, boxes):
-                    await self._pop_blocking(connection, keys)
+                    continue
+                names = frozenset(box.name for box in boxes)
+                # Who waits on finds what comes meanwhile: to ask beforehand is of use once.
+                known_empty = names <= waited_in_vain and not self._when_asked
+                if known_empty or not await self._pop(connection, keys, boxes):
+                    popped = await self._pop_blocking(connection, keys)
+                    waited_in_vain = frozenset() if popped else names
         finally:
             self._finished.set()
 
@@ -158,10 +164,11 @@ class QueueReader(Reader[Connection]):
                 self._deliver(box, int(now_ms), item)
         return bool(expired) or any(found)
 
-    async def _pop_blocking(self, connection: Connection, keys: Keys) -> None:
+    async def _pop_blocking(self, connection: Connection, keys: Keys) -> bool:
+        """Pop one message once there is one; False: there was none for so long."""
         boxes = {keys.queue(box.name): box for box in self._in_demand()}
         if not boxes or self._finishing:
-            return
+            return False
         self._blocked_on = frozenset(box.name for box in boxes.values())
         try:
             popped, time, replication = await connection.execute(
@@ -176,6 +183,7 @@ class QueueReader(Reader[Connection]):
         if popped is not None:
             now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
             self._deliver(boxes[popped[0]], now_ms, popped[1])
+        return popped is not None
 
     def _deliver(self, box: Mailbox, now_ms: int, item: bytes) -> None:
         self._owner.on_item(self._link.shard, box, now_ms, item)

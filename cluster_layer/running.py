@@ -20,7 +20,7 @@ from cluster_layer.counters import Counters
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
-from cluster_layer.presence import Presence
+from cluster_layer.presence import Presence, Teller
 from cluster_layer.routing import Routes
 from cluster_layer.scripts import Script
 from cluster_layer.session import CommandRefused, Session
@@ -36,6 +36,7 @@ S = TypeVar("S", bound=Session)
 HEARTBEAT_S = 1.0
 # Counters of positions and the epoch must not begin anew while somebody is connected.
 COUNTER_TTL_MS = 30 * 86_400_000
+KEEP_ALIVE_S = 600.0  # between extensions of that time
 # Every redirection follows a newer topology: more of them within one call is a defect somewhere.
 MAX_REDIRECTIONS = 16
 # What can be wrong with one call: the scripts, the clock, the topology; each once, and one more.
@@ -83,6 +84,8 @@ class Runner(ABC, Generic[S]):
         self.connection: S | None = None
         self._topologies = topologies
         self._presence = presence
+        self._teller = None if presence is None else Teller(presence)
+        self._keep_alive_at = 0.0
         self._counters = counters
         self.keys = self.keys_of("")
         self.served = 0  # the epoch that the shard was last seen to serve
@@ -183,9 +186,9 @@ class Runner(ABC, Generic[S]):
             # Before anybody uses the link: who is behind must not write, nor join, by old routes.
             keys = self.keys_of(connection.incarnation)
             await self._align(connection, keys)
-            if self._presence is not None:
+            if self._teller is not None:
                 # Nor may a change be decided without whoever takes part from now on.
-                await connection.execute(self._presence.command(keys))
+                await connection.execute(self._teller.anew(keys, monotonic()))
         except DeliveryUnknown as error:
             raise ShardUnavailable(self.shard, error.reason) from error
         except BaseException:
@@ -193,15 +196,23 @@ class Runner(ABC, Generic[S]):
             raise
 
     async def look(self, connection: S) -> None:
-        """Once in a while: compare clocks and epochs, report, close what has become another life.
+        """Once in a while: compare clocks, lives and epochs, and report.
 
-        ShardUnavailable, DeliveryUnknown: it can't be asked.
+        One write and one answer, unless there is news: every process does this to every shard.
+        ShardUnavailable, DeliveryUnknown: it can't be asked, or has become another life.
         """
-        incarnation = connection.incarnation
-        await connection.identify()
-        await self._beat(connection)
-        if connection.incarnation != incarnation:
-            connection.close("the shard was promoted or its replication id changed")
+        keys, cluster, now = self.keys, self.keys.cluster, monotonic()
+        told: list[Command] = []
+        if self._teller is not None:
+            told.append(self._teller.next(keys, connection.shard_time_ms(now), now))
+        served, *replies = await connection.compare(
+            ("GET", cluster.epoch), *told, *self._extensions(keys, now)
+        )
+        if self._teller is not None and replies[0] == 0:  # emptied, or another loop has left
+            await connection.execute(self._teller.anew(keys, now))
+        self.served = int(served or 0)
+        if self.served != self._topologies.routes.epoch:
+            await self._align(connection, keys)
 
     def unavailable(self, error: Exception) -> ShardUnavailable:
         """What an attempt to connect has failed with, as an error of ours."""
@@ -276,17 +287,14 @@ class Runner(ABC, Generic[S]):
         wanted = dict.fromkeys((*scripts.ALL, *more))
         await connection.execute(*(("SCRIPT", "LOAD", script.text) for script in wanted))
 
-    async def _beat(self, connection: S) -> None:
-        """Keep alive what must not begin anew, compare epochs, report."""
-        keys, cluster = self.keys, self.keys.cluster
+    def _extensions(self, keys: Keys, now: float) -> list[Command]:
+        """Now and then: keep alive what must not begin anew."""
+        if now < self._keep_alive_at:
+            return []
+        self._keep_alive_at = now + KEEP_ALIVE_S
         counters = (keys.seq, keys.entries) if self.settings.of_layer else ()
-        kept = (*counters, cluster.epoch, cluster.topology)
-        expiries = [("PEXPIRE", key, COUNTER_TTL_MS) for key in kept]
-        report = [self._presence.command(keys)] if self._presence is not None else []
-        served, *_ = await connection.execute(("GET", cluster.epoch), *expiries, *report)
-        self.served = int(served or 0)
-        if self.served != self._topologies.routes.epoch:
-            await self._align(connection, keys)
+        kept = (*counters, keys.cluster.epoch, keys.cluster.topology)
+        return [("PEXPIRE", key, COUNTER_TTL_MS) for key in kept]
 
 
 def _is_of_a_stale_connection(reason: str) -> bool:

@@ -73,26 +73,44 @@ class Session(ABC):
         replication = parse_info(replication.decode())
         if replication.get("role") != "master":
             raise ShardUnavailable(self.shard, "it is a replica")
-        # The earliest moment at which the shard can have looked at its clock: fences err on the
-        # strict side.
-        shard_ms = int(seconds_us[0]) * 1000 + int(seconds_us[1]) / 1000
-        self._clock_offset_ms = shard_ms - monotonic() * 1000
+        self._compare_clocks(seconds_us)
         self.client_id = client_id
         self._life = b"master_replid:" + replication["master_replid"].encode()
         self.incarnation = incarnation_of(
             parse_info(server.decode())["run_id"], replication["master_replid"]
         )
 
+    async def compare(self, *commands: Command) -> list[Any]:
+        """The replies of these; in the same write, compare clocks and lives.
+
+        The run id can't change while a connection lives, so `INFO server` is not asked again.
+        CommandRefused, DeliveryUnknown. ShardUnavailable: not a primary any more, or another life.
+        """
+        seconds_us, replication, *replies = await self.execute(
+            ("TIME",), ("INFO", "replication"), *commands
+        )
+        self._compare_clocks(seconds_us)
+        if b"role:master" not in replication:
+            raise ShardUnavailable(self.shard, "it is a replica")
+        self.require_same_life(replication)
+        return list(replies)
+
     def require_same_life(self, replication: bytes) -> None:
-        """Compare an INFO replication that came with a destructive read.
+        """Compare an INFO replication with what it was.
 
         A server that followed another one and leads again has the other's old data, under keys of
         our incarnation, and need not have closed our connection. ShardUnavailable: it is so, and
-        what was read is none of ours.
+        what a destructive read has brought along with it is none of ours.
         """
         if self._life not in replication:
             self.close("the shard has begun another life")
             raise ShardUnavailable(self.shard, "the shard has begun another life")
+
+    def _compare_clocks(self, seconds_us: Sequence[bytes]) -> None:
+        # The earliest moment at which the shard can have looked at its clock: fences err on the
+        # strict side.
+        shard_ms = int(seconds_us[0]) * 1000 + int(seconds_us[1]) / 1000
+        self._clock_offset_ms = shard_ms - monotonic() * 1000
 
     def shard_time_ms(self, at: float | None = None) -> float:
         """The shard's clock now, or at a monotonic time; early by at most one round trip."""

@@ -51,6 +51,10 @@ class SubscriberConnection(Connection):
             self._pings.append((future, self._deadline()))
         return future
 
+    @property
+    def busy(self) -> bool:
+        return super().busy or bool(self._subscribing or self._pings)
+
     def close(self, reason: str = "closed") -> None:
         if self.lost is not None:
             return

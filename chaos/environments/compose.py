@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from chaos.environments.base import EnvironmentFailed
+from chaos.environments.prometheus import Prometheus
 from cluster_layer.embedded import free_port
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -45,6 +46,7 @@ class ComposeSite:
         """`settings` are variables of deploy/example.env."""
         self.project = f"cluster-layer-{secrets.token_hex(4)}"
         self.url = f"http://127.0.0.1:{free_port()}"
+        self.prometheus = Prometheus(f"127.0.0.1:{free_port()}")
         self._directory = Path(tempfile.mkdtemp(prefix="compose-"))
         self._command = [
             *_compose_command(),
@@ -72,7 +74,8 @@ class ComposeSite:
 
     def close(self) -> None:
         """Every container, network and volume of this project is gone afterwards."""
-        self._compose("--profile", "more", "down", "--volumes", "--timeout", "2")
+        profiles = ("--profile", "more", "--profile", "metrics")
+        self._compose(*profiles, "down", "--volumes", "--timeout", "2")
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def operator(self, *command: str, timeout_s: float = _COMMAND_TIMEOUT_S) -> str:
@@ -176,6 +179,7 @@ class ComposeSite:
             if value.startswith("change-me"):
                 values[name] = secrets.token_urlsafe(16)
         values["SITE_ADDRESS"] = self.url.removeprefix("http://")
+        values["PROMETHEUS_ADDRESS"] = self.prometheus.address
         path = self._directory / "env"
         path.touch(mode=0o600)
         lines = [f"{name}={value}\n" for name, value in {**values, **settings}.items()]

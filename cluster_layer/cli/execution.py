@@ -170,9 +170,9 @@ async def assess(session: Session, plan: Plan, step: int) -> Assessment:
         asyncio.to_thread(session.store.servers), session.lookout.statuses(begun)
     )
     reports = await session.lookout.processes(topology, statuses)
-    refused = await session.lookout.permissions(
-        begun, statuses, {report.prefix for report in reports.values()}
-    )
+    # A monitor has no layer, and so no prefix.
+    prefixes = {report.prefix for report in reports.values() if report.prefix}
+    refused = await session.lookout.permissions(begun, statuses, prefixes)
     # A shard that leaves without a slot is needed for nothing.
     needed = [shard for shard in concerned(plan, topology) if shard in statuses]
     statuses = {shard: _with_permissions(statuses[shard], refused.get(shard)) for shard in needed}

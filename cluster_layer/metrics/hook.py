@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Final, Protocol, runtime_checkable
 
+from cluster_layer.buffers import Loss
 from topology.errors import ClusterError
 
 #: Names for CONFIG metrics -> module and class; its library comes with cluster-layer[metrics].
@@ -39,6 +40,14 @@ class Layer(Protocol):
     prefix: str
 
     def stats(self) -> Mapping[str, Any]: ...
+
+
+def losses(stats: Mapping[str, Any]) -> dict[str, int]:
+    """Losses by reason, those that have not occurred too.
+
+    Whoever looks at increases does not see the one with which a series begins.
+    """
+    return {**dict.fromkeys(map(str, Loss), 0), **stats["lost"]}
 
 
 @runtime_checkable

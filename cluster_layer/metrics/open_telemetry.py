@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 
-from cluster_layer.metrics.hook import BUCKETS_S, SHARD_COUNTERS, Layer
+from cluster_layer.metrics.hook import BUCKETS_S, SHARD_COUNTERS, Layer, losses
 
 _lock = threading.Lock()
 _hooks: list[OpenTelemetryMetrics] = []
@@ -44,12 +45,12 @@ class OpenTelemetryMetrics:
     def _create_others(self, meter: Meter) -> None:
         meter.create_observable_counter(
             "cluster_layer.lost",
-            [self._callback(_by_reason("lost"))],
+            [self._callback(_by_reason(losses))],
             description="Messages that were lost, by reason",
         )
         meter.create_observable_counter(
             "cluster_layer.unconfirmed",
-            [self._callback(_by_reason("unconfirmed"))],
+            [self._callback(_by_reason(itemgetter("unconfirmed")))],
             description="Messages sent with confirm=False that did not get through",
         )
         meter.create_observable_gauge(
@@ -95,9 +96,9 @@ def _shard_counter(name: str) -> Read:
     return read
 
 
-def _by_reason(kind: str) -> Read:
+def _by_reason(counts: Callable[[Any], Mapping[str, int]]) -> Read:
     def read(layer: str, stats: Any) -> Iterable[Observation]:
-        for reason, count in stats[kind].items():
+        for reason, count in counts(stats).items():
             yield Observation(count, {"layer": layer, "reason": reason})
 
     return read

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from cluster_layer.metrics.hook import BUCKETS_S, SHARD_COUNTERS, Layer
+from cluster_layer.metrics.hook import BUCKETS_S, SHARD_COUNTERS, Layer, losses
 
 _lock = threading.Lock()
 _hooks: weakref.WeakKeyDictionary[CollectorRegistry, _LayerCollector] = weakref.WeakKeyDictionary()
@@ -88,7 +88,7 @@ class _LayerCollector(Collector):
         for layer, stats in readings:
             for shard, counters in stats["shards"].items():
                 connected.add_metric((layer, shard), float(counters["connected"]))
-            for reason, count in stats["lost"].items():
+            for reason, count in losses(stats).items():
                 lost.add_metric((layer, reason), count)
             for reason, count in stats["unconfirmed"].items():
                 unconfirmed.add_metric((layer, reason), count)

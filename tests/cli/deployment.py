@@ -99,6 +99,24 @@ def deployed(
             server.close()
 
 
+async def use(layer: ClusterChannelLayer) -> None:
+    """Everything that a layer does, on all shards."""
+    for number in range(8):
+        channel = await layer.new_channel(f"specific{number}")
+        await layer.group_add(f"group-{number}", channel)
+        await layer.group_add(f"group-{number}", f"normal-{number}")
+        assert await layer.group_count(f"group-{number}") == 2
+        await layer.send(channel, {"type": "direct"})
+        await layer.group_send(f"group-{number}", {"type": "group"})
+        async with asyncio.timeout(20):
+            assert (await layer.receive(channel))["type"] == "direct"
+            assert (await layer.receive(channel))["type"] == "group"
+            assert (await layer.receive(f"normal-{number}"))["type"] == "group"
+        await layer.group_discard(f"group-{number}", f"normal-{number}")
+        await layer.group_discard(f"group-{number}", channel)
+    await layer.flush()
+
+
 def findings_of(found: Mapping[str, Any], rule: str) -> list[tuple[str, str]]:
     """(severity, where) of the findings of one rule."""
     return [(one["severity"], one["where"]) for one in found["findings"] if one["rule"] == rule]

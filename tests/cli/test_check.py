@@ -21,8 +21,15 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.security import make_acl, make_digest_acl
 
-from cluster_layer import ClusterChannelLayer
-from tests.cli.deployment import BINARIES, Deployment, deployed, findings_of, problems_of, text_of
+from tests.cli.deployment import (
+    BINARIES,
+    Deployment,
+    deployed,
+    findings_of,
+    problems_of,
+    text_of,
+    use,
+)
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 from tests.support.workers import Worker
@@ -221,23 +228,6 @@ def changed(deployment: Deployment, *arguments: str) -> subprocess.CompletedProc
         timeout=60,
         check=False,
     )
-
-
-async def use(layer: ClusterChannelLayer) -> None:
-    """Everything that a layer does, on both shards."""
-    for number in range(8):
-        channel = await layer.new_channel(f"specific{number}")
-        await layer.group_add(f"group-{number}", channel)
-        await layer.group_add(f"group-{number}", f"normal-{number}")
-        await layer.send(channel, {"type": "direct"})
-        await layer.group_send(f"group-{number}", {"type": "group"})
-        async with asyncio.timeout(20):
-            assert (await layer.receive(channel))["type"] == "direct"
-            assert (await layer.receive(channel))["type"] == "group"
-            assert (await layer.receive(f"normal-{number}"))["type"] == "group"
-        await layer.group_discard(f"group-{number}", f"normal-{number}")
-        await layer.group_discard(f"group-{number}", channel)
-    await layer.flush()
 
 
 @pytest.mark.parametrize("binary", BINARIES)

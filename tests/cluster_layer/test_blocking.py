@@ -30,7 +30,7 @@ HURRIED = LinkSettings(prefix="test", timeout_s=0.5, connect_timeout_s=0.5)
 # Counts its executions, and keeps the fence as all of ours do.
 _TEXT = """
 local time = redis.call('TIME')
-if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[1]) then
+if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[1]) then
     return redis.error_reply('LATE')
 end
 return redis.call('INCR', KEYS[2])

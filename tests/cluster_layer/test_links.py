@@ -68,7 +68,7 @@ def proxy(redis_server: RedisServer) -> Iterator[TcpProxy]:
 # Counts its executions, and keeps the fence as all of ours do.
 _TEXT = """
 local time = redis.call('TIME')
-if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[1]) then
+if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[1]) then
     return redis.error_reply('LATE')
 end
 return redis.call('INCR', KEYS[2])
@@ -79,6 +79,7 @@ class Counting:
     """A script, loaded on a shard, and how often it has been executed there."""
 
     def __init__(self, server: RedisServer) -> None:
+        self.shard_url = server.url
         self.shard: Any = redis.Redis.from_url(server.url, protocol=2)
         self.script = Script(_TEXT, self.shard.script_load(_TEXT))
 
@@ -87,6 +88,10 @@ class Counting:
 
     def executions(self) -> int:
         return sum(int(self.shard.get(key)) for key in self.shard.scan_iter("*:q:counter"))
+
+    def calls(self, command: str) -> int:
+        """How often the shard has executed this command, whoever asked."""
+        return int(self.shard.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
 @pytest.fixture
@@ -444,6 +449,27 @@ async def test_a_topology_spreads_by_the_shards(cluster: Cluster) -> None:
     assert cluster.served(1, behind.to("s1")) == cluster.later().epoch
     await ahead.close()
     await behind.close()
+
+
+async def test_a_heartbeat_is_one_look_at_little(bench: Bench, counting: Counting) -> None:
+    """Every process sends it to every shard: clock, life and epoch, and nothing else."""
+    link = bench.link(counting.shard_url)
+    await link.ready()
+    await eventually_async(lambda: counting.calls("pexpire") == 4)  # with the first, and seldom
+    counting.shard.config_resetstat()
+    asked = 0
+
+    def calls(command: str) -> int:
+        nonlocal asked
+        asked += 1  # by INFO
+        return counting.calls(command)
+
+    await eventually_async(lambda: calls("get") >= 3)
+    beats = calls("get")
+    assert beats - 1 <= calls("info") - asked <= beats + 1
+    assert beats - 1 <= calls("time") <= beats + 1
+    others = ("pexpire", "evalsha", "client", "client|id")
+    assert [calls(name) for name in others] == [0, 0, 0, 0]
 
 
 async def test_a_topology_that_comes_later_is_met_with_the_heartbeat(cluster: Cluster) -> None:

@@ -11,9 +11,10 @@ from cluster_layer.administration import open_cluster
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import endpoints_of
-from cluster_layer.presence import MAX_REASON, Presence
+from cluster_layer.keys import Keys
+from cluster_layer.presence import MAX_REASON, REPORT_S, Presence, Teller
 from cluster_layer.routing import fixed_topology
-from cluster_layer.running import LinkSettings
+from cluster_layer.running import HEARTBEAT_S, LinkSettings
 from tests.support.layers import open_layer
 from tests.support.parts import links_to
 from tests.support.waiting import eventually_async
@@ -95,3 +96,59 @@ async def test_a_change_knows_of_a_process_from_its_first_join_on(
         async with open_cluster(fixed_topology(endpoints_of([s.url for s in shards]))) as cluster:
             (report,) = [r for r in (await cluster.processes()).values() if r.id in ours]
         assert (report.receives, report.alive, report.role) == (True, True, "process")
+
+
+def test_a_heartbeat_says_no_more_than_it_must() -> None:
+    """The whole report first, when it has changed, and now and then; else that nothing has."""
+    ours, keys = presence(), Keys("asgi", "0" * 16, "a" * 16, 0)
+    teller = Teller(ours)
+
+    def says(now: float) -> object:
+        return teller.next(keys, shard_time_ms=now * 1000, now=now)[0]
+
+    assert teller.anew(keys, now=100.0)[0] == "EVALSHA"
+    assert [says(101.0), says(102.0)] == ["ZADD", "ZADD"]
+    ours.waiting_for = "a shard"
+    assert [says(103.0), says(104.0)] == ["EVALSHA", "ZADD"]
+    assert [says(103.0 + REPORT_S - 0.1), says(103.0 + REPORT_S)] == ["ZADD", "EVALSHA"]
+
+
+async def test_a_report_that_is_gone_comes_back_with_the_heartbeat(
+    redis_server: RedisServer, client: Any
+) -> None:
+    """Another loop of the process has taken it back, or the shard was emptied."""
+    ours = presence()
+    links = links_to(redis_server.url, settings=SETTINGS, counters=Counters(), presence=ours)
+    others = links_to(redis_server.url, settings=SETTINGS, counters=Counters(), presence=ours)
+    (link,), (other,) = links.all(), others.all()
+    await link.ready()
+    await other.ready()
+    cluster = link.keys.cluster
+    await others.close()
+    await eventually_async(lambda: client.hexists(cluster.reports, "p1"), 3 * HEARTBEAT_S)
+    assert client.zscore(cluster.beats, "p1") is not None
+    client.flushall()
+    await eventually_async(lambda: client.hexists(cluster.reports, "p1"), 3 * HEARTBEAT_S)
+    assert client.pttl(cluster.reports) > 0
+    assert client.pttl(cluster.beats) > 0
+    await links.close()
+
+
+async def test_a_heartbeat_is_told_by_the_clock_of_the_shard(
+    redis_server: RedisServer, client: Any
+) -> None:
+    """Also in between, when the process says the time: it never looks silent while it lives."""
+    links = links_to(redis_server.url, settings=SETTINGS, counters=Counters(), presence=presence())
+    (link,) = links.all()
+    await link.ready()
+    beats = link.keys.cluster.beats
+    for _ in range(3):
+        before = client.zscore(beats, "p1")
+
+        def is_later(than: float = before) -> bool:
+            return bool(client.zscore(beats, "p1") > than)
+
+        await eventually_async(is_later)
+        seconds, microseconds = client.time()
+        assert seconds * 1000 + microseconds / 1000 - client.zscore(beats, "p1") < 1000
+    await links.close()

@@ -90,6 +90,10 @@ class Shard:
         items = self.redis.lrange(process.link.keys.queue(channel), 0, -1)
         return [item.decode().partition(":")[2] for item in items]
 
+    def calls(self, command: str) -> int:
+        """How often the shard has executed this command, whoever asked."""
+        return int(self.redis.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
     def blocked(self) -> int:
         return int(self.redis.info("clients")["blocked_clients"])
 
@@ -137,6 +141,20 @@ async def test_as_many_are_popped_as_wait(process: Process, shard: Shard) -> Non
     assert await process.receive("r") == "x"
     assert await asyncio.gather(*receivers) == list("1234")
     assert shard.waiting(process, "q") == ["5", "6"]
+
+
+async def test_who_waits_on_does_not_ask_in_between(process: Process, shard: Shard) -> None:
+    """What comes meanwhile ends the blocking read; only another channel has to be asked about."""
+    receiver = process.receive("q")
+    await eventually_async(lambda: shard.calls("blpop") >= 1)
+    shard.redis.config_resetstat()
+    await eventually_async(lambda: shard.calls("blpop") >= 3)
+    assert shard.calls("evalsha") == 0
+    other = process.receive("r")
+    await eventually_async(lambda: shard.calls("evalsha") == 1)
+    await shard.push(process, "q", "1", "2")
+    await shard.push(process, "r", "x")
+    assert [await receiver, await other, await process.receive("q")] == ["1", "x", "2"]
 
 
 async def test_a_receiver_that_waits_is_served_at_once(

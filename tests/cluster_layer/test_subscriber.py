@@ -196,20 +196,15 @@ def test_a_change_that_was_also_heard_counts_once() -> None:
 
 
 async def test_a_subscription_to_the_next_life_ends_the_connection_to_the_last(
-    process: Process, monkeypatch: pytest.MonkeyPatch
+    process: Process,
 ) -> None:
     """What is asked for on it would be about what is gone."""
-
-    async def not_yet_noticed() -> None:
-        pass
-
     await process.subscriber.entered()
     link, subscription = process.link, process.subscriber._connection
     assert subscription is not None
     subscription.close("cut")
     old = link.connection
     assert old is not None
-    monkeypatch.setattr(old, "identify", not_yet_noticed)
     old.incarnation = "another"
     await eventually_async(lambda: process.events == ["up", "down", "up"])
     assert old.lost == "the shard has begun another life"
