@@ -20,7 +20,7 @@ from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
 from cluster_layer.running import Homes, LinkSettings
 from cluster_layer.seats import Seats
-from cluster_layer.topologies import Topologies, fixed_topologies
+from cluster_layer.topologies import Topologies, fixed_topologies, why_unusable
 from cluster_layer.unconfirmed import Poster
 from cluster_layer.writer import Writer
 from topology.errors import StoreConfigError
@@ -104,7 +104,11 @@ class Hosts:
             else:
                 store, self._store = self._store or _store_of(config), None
                 assert store is not None  # noqa: S101 - there is a topology
-                self._follower = follower = Follower(store, config.topology_cache)
+                self._follower = follower = Follower(
+                    store,
+                    config.topology_cache,
+                    why_not=lambda topology: why_unusable(topology, config.endpoint_for),
+                )
                 self._topologies = Topologies(follower.start(OPEN_S), config.endpoint_for)
                 follower.subscribe(self._follow_store)
                 self._topologies.offer(follower.current)  # one may have come in between

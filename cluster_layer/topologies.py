@@ -75,6 +75,15 @@ class Topologies:
             logger.error("topology epoch %d can't be used: %s", topology.epoch, reason)
 
 
+def why_unusable(topology: Topology, endpoint_for: Callable[[Shard], Endpoint]) -> str | None:
+    """Why this process can't use a topology; None if it can."""
+    try:
+        Routes(topology, endpoint_for)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def fixed_topologies(hosts: Sequence[Endpoint]) -> Topologies:
     """For a list of hosts in the settings; their order does not matter."""
     endpoints = {host.id: host for host in hosts}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
-_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "target")
 
 
 @pytest.fixture(scope="module")
@@ -81,4 +81,6 @@ def test_the_sdist_holds_what_a_developer_needs(built: Path) -> None:
         "cluster_layer/demo/static/chat.js",
         "tests/conftest.py",
         "cluster_layer/py.typed",
+        "examples/rust-client/Cargo.lock",
+        "examples/rust-client/src/main.rs",
     } <= names

@@ -34,11 +34,17 @@ class Condition(Enum):
     INVALID = "the topology store holds what is not a valid topology"
     LOWER_EPOCH = "the topology store holds a lower epoch than the one in use"
     CONFLICT = "the topology store holds another topology of the same epoch"
+    FOREIGN = "the topology store holds the topology of another cluster"
+    UNUSABLE = "the topology store holds a topology that this process cannot use"
 
 
 def objection_to(found: Topology, current: Topology | None) -> Condition | None:
     """Why what was found must not replace the current topology; None if it may."""
-    if current is None or found.epoch > current.epoch or found == current:
+    if current is None or found == current:
+        return None
+    if found.cluster != current.cluster:  # their epochs have nothing to do with each other
+        return Condition.FOREIGN
+    if found.epoch > current.epoch:
         return None
     return Condition.LOWER_EPOCH if found.epoch < current.epoch else Condition.CONFLICT
 
@@ -48,7 +54,8 @@ class Follower:
 
     ``current`` is the newest valid topology, a plain attribute that exists once ``start`` has
     returned; nothing removes it or lowers its epoch. ``counts`` says how often each condition was
-    met. ``jitter`` gives numbers from 0 to 1. Start it once, after a fork.
+    met. ``jitter`` gives numbers from 0 to 1. ``why_not`` tells why this process can't use a
+    topology, None if it can: such a one replaces none that is known. Start it once, after a fork.
     """
 
     current: Topology
@@ -60,11 +67,13 @@ class Follower:
         *,
         poll_s: float = 30.0,
         jitter: Callable[[], float] = random.random,
+        why_not: Callable[[Topology], str | None] = lambda _topology: None,
     ) -> None:
         self._store = store
         self._last_good = last_good
         self._poll_s = poll_s
         self._jitter = jitter
+        self._why_not = why_not
         self.counts: Counter[Condition] = Counter()
         #: What is wrong now; None while the store's answers are good.
         self.condition: Condition | None = None
@@ -171,12 +180,18 @@ class Follower:
             self._meet(Condition.MISSING, "create a topology there")
             return
         objection = objection_to(found, self._known)
-        # Before the start has returned nobody uses the copy: of two equals the store is right.
-        if objection is Condition.CONFLICT and not self._answered.is_set():
+        # Before the start has returned nobody uses the copy: of two equals the store is right, and
+        # of two clusters it knows which one is here now.
+        doubtful = objection in (Condition.CONFLICT, Condition.FOREIGN)
+        if doubtful and not self._answered.is_set():
             objection = None
         if objection is not None:
-            epoch = self.current.epoch
-            self._meet(objection, f"epoch {epoch} stays in use until {epoch + 1} or more is there")
+            self._meet(objection, self._what_stays(objection, found))
+            return
+        # Without any, whoever starts is told of it by the error of the first use.
+        reason = None if self._known is None else self._why_not(found)
+        if reason is not None:
+            self._meet(Condition.UNUSABLE, reason)
             return
         if self.condition is not None:
             _log.info("no longer: %s", self.condition.value)
@@ -185,6 +200,13 @@ class Follower:
             self._adopt(found)
             self._call_subscribers(found)
             self._save_copy(found)
+
+    def _what_stays(self, objection: Condition, found: Topology) -> str:
+        if objection is Condition.FOREIGN:
+            ours, theirs = self.current.cluster, found.cluster
+            return f"{ours} stays in use; a process that is started anew will use {theirs}"
+        epoch = self.current.epoch
+        return f"epoch {epoch} stays in use until {epoch + 1} or more is there"
 
     def _meet(self, condition: Condition, reason: str) -> None:
         if self._closing.is_set():
@@ -244,7 +266,9 @@ class Follower:
             copy = self._read_copy()
         except TopologyInvalid:
             return False
-        return copy is not None and (copy == topology or copy.epoch > topology.epoch)
+        if copy is None or copy.cluster != topology.cluster:
+            return False
+        return copy == topology or copy.epoch > topology.epoch
 
     def _copy_shown(self) -> str:
         return (

@@ -2,7 +2,9 @@
 
 Run two or three. Each one probes every shard and tells the shards what it cannot reach, as
 processes do; the one that holds the lock also judges (``health``) and decides. The lock is a
-courtesy: what keeps two leaders from deciding twice is the epoch that a decision expects.
+courtesy: what keeps two leaders from deciding twice is the epoch that a decision expects. So when a
+leader dies together with a shard, the others need not wait until its lock has expired: who sees
+that it reports no more marks the shard as down in its place.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from topology.coordinator import Coordinator
 from topology.decisions import Decisions
 from topology.errors import ClusterError, LockHeld, StaleEpoch
 from topology.health import Detector, Evidence, Judgement, Limits, View
-from topology.history import Kind
+from topology.history import Holder, Kind
 from topology.model import Change, Operator, Shard, ShardState, Topology
 from topology.planning import plan
 from topology.ports import Cluster, Lock, OperatorStore
@@ -45,6 +47,7 @@ class Schedule:
     ask_timeout_s: float = 2.0  # of a shard that is asked what all others reach
     judge_every_s: float = 0.2
     read_every_s: float = 1.0  # the topology; and whether the lock is still held
+    silent_after_s: float = 2.5  # a leader that has not reported for so long does nothing
     look_every_s: float = 2.5  # at what all others reach, also when nothing is lost
     returns: bool = True  # take shards back that the monitors have marked as down
     return_step: int = 256  # slots per round
@@ -55,6 +58,7 @@ class What(Enum):
 
     LEADS = "leads"
     FOLLOWS = "follows"
+    STANDS_IN = "stands in"
     SUSPECTS = "suspects"
     WITHHOLDS = "withholds"
     LEAVES_ALONE = "leaves alone"
@@ -102,6 +106,8 @@ class Monitor:
         self._reasons: dict[str, str] = {}  # shard -> why it is out of reach
         self._topology: Topology | None = None
         self._lock: Lock | None = None
+        self._leader: Operator | None = None  # the other one who holds the lock
+        self._ages: dict[tuple[str, int], float] = {}  # of other monitors' reports, as of the views
         self._said: dict[What, str] = {}  # so that a condition is told once
         self._views: list[View] = []
         self._views_until = 0.0  # asking 10,000 processes takes its time
@@ -187,7 +193,10 @@ class Monitor:
     # -- what the leader does
 
     async def _lead(self) -> None:
-        if self._topology is None or not await self._is_leader():
+        if self._topology is None:
+            return
+        if not await self._is_leader():
+            await self._stand_in()
             return
         judgement = await self._judged()
         if judgement.withheld is not None:
@@ -209,6 +218,8 @@ class Monitor:
             try:
                 self._lock = await self._decisions.take(LEADER_LOCK)
             except LockHeld as error:
+                holder = error.holder
+                self._leader = holder.operator if isinstance(holder, Holder) else None
                 self._say(Event(What.FOLLOWS, f"{error.holder or 'another monitor'} leads"))
                 return False
             self._say(Event(What.LEADS, self._detector.name))
@@ -219,12 +230,23 @@ class Monitor:
         self._lock, self.leads = None, False
         self._say(Event(What.FOLLOWS, why))
 
-    async def _judged(self) -> Judgement:
+    async def _stand_in(self) -> None:
+        """Mark lost shards as down in the place of a leader who would have done so by now."""
+        judgement = await self._judged(leads=False)
+        if not judgement.down or self._leader is None:
+            return
+        silent_s = self._ages.get((self._leader.host, self._leader.pid))
+        if silent_s is None or silent_s >= self._schedule.silent_after_s:
+            since = "" if silent_s is None else f" for {silent_s:.1f} s"
+            self._say(Event(What.STANDS_IN, f"{self._leader} leads and has said nothing{since}"))
+            await self._mark_down(judgement.down)
+
+    async def _judged(self, *, leads: bool = True) -> Judgement:
         """With the views of all others, which are asked for only when there is something to ask."""
         topology = self._topology
         assert topology is not None  # noqa: S101 - seen by the caller
         alone = self._detector.judge(topology, (), self._clock())
-        looks = self._clock() >= self._look_at
+        looks = leads and self._clock() >= self._look_at
         if not alone.down and not looks:  # nothing to be marked, whatever the others say
             return alone
         topology = await self._decisions.read()
@@ -261,6 +283,11 @@ class Monitor:
         # A shard that fell silent meanwhile has kept us waiting; the next time it is not asked.
         silent = self._detector.unreachable() - without
         self._views_until = now if silent else now + 3 * (now - began)
+        self._ages = {
+            (report.host, report.pid): report.age_s
+            for report in reports.values()
+            if report.role == "monitor"
+        }
         return [
             View(report.id, report.age_s, frozenset(report.unreachable))
             for report in reports.values()
@@ -392,7 +419,7 @@ _CONDITIONS: Final = frozenset(
     {What.FOLLOWS, What.SUSPECTS, What.WITHHOLDS, What.LEAVES_ALONE, What.IS_IN_TROUBLE}
 )
 _WARNINGS: Final = frozenset(
-    {What.WITHHOLDS, What.LEAVES_ALONE, What.MARKS_DOWN, What.IS_IN_TROUBLE}
+    {What.STANDS_IN, What.WITHHOLDS, What.LEAVES_ALONE, What.MARKS_DOWN, What.IS_IN_TROUBLE}
 )
 
 

@@ -15,6 +15,7 @@ from cluster_layer.cli import commands, exits, options, render
 from cluster_layer.cli.findings_view import findings_json, findings_table
 from cluster_layer.cli.gathering import Gatherer, gathering
 from cluster_layer.cli.options import StoreOptions
+from cluster_layer.cli.site import current_site
 from cluster_layer.cli.status_view import SHOWN, status_json, status_tables
 from cluster_layer.diagnosis import Finding, Severity, worst
 from cluster_layer.overview import Overview
@@ -81,6 +82,11 @@ def _look_options(command: F) -> F:
     return command
 
 
+def _copy_by_settings(given: Path | None) -> Path | None:
+    site = current_site()
+    return given or (None if site is None else site.config.topology_cache)
+
+
 @click.command("status")
 @options.store_options
 @click.option(
@@ -108,8 +114,10 @@ def status(
     With --watch and --json, one line of JSON for each look.
     """
 
+    kept = _copy_by_settings(copy)
+
     async def look() -> None:
-        async with gathering(store, timeout_s=timeout_s, copy=copy) as gatherer:
+        async with gathering(store, timeout_s=timeout_s, copy=kept) as gatherer:
             if watch_s is not None:
                 await _watch(gatherer, watch_s, everybody=everybody, as_json=as_json)
                 return
@@ -178,9 +186,13 @@ def check(
     Exit codes: 0 nothing worse than a note, 6 a warning, 5 a problem.
     """
 
+    kept = _copy_by_settings(copy)
+    site = current_site()
+    wanted = prefixes if site is None else (*prefixes, site.config.prefix)
+
     async def look() -> tuple[Finding, ...]:
-        async with gathering(store, timeout_s=timeout_s, copy=copy) as gatherer:
-            return await gatherer.findings(prefixes)
+        async with gathering(store, timeout_s=timeout_s, copy=kept) as gatherer:
+            return await gatherer.findings(wanted)
 
     found = asyncio.run(look())
     shown = [one for one in found if not quiet or one.severity >= Severity.WARNING]

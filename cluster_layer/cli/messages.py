@@ -1,13 +1,15 @@
 """The verbs that send and receive, for debugging from a shell."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import functools
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ from cluster_layer.cli import exits, options, probing
 from cluster_layer.cli.message_json import message_from, text_of
 from cluster_layer.cli.options import StoreOptions
 from cluster_layer.cli.session import run
+from cluster_layer.cli.site import current_site, require_not_given
 from cluster_layer.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,22 +28,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class LayerOptions:
-    """What makes a layer that meets the others."""
+    """The CONFIG of a layer that meets the others; its repr shows no secret."""
 
-    store: StoreOptions
-    prefix: str
-    keys: tuple[str, ...]
+    config: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, store: StoreOptions, prefix: str, keys: Sequence[str]) -> LayerOptions:
+        """What the options say."""
+        return cls(
+            {
+                "topology": {"url": store.url, **store.more},
+                "addresses": dict(store.addresses),
+                "prefix": prefix,
+                "symmetric_encryption_keys": list(keys),
+            }
+        )
 
     @asynccontextmanager
-    async def opened(self, **config: Any) -> AsyncIterator[ClusterChannelLayer]:
-        """A layer, closed at the end. ConfigError."""
-        layer = ClusterChannelLayer(
-            topology={"url": self.store.url, **self.store.more},
-            addresses=dict(self.store.addresses),
-            prefix=self.prefix,
-            symmetric_encryption_keys=list(self.keys),
-            **config,
-        )
+    async def opened(self, **more: Any) -> AsyncIterator[ClusterChannelLayer]:
+        """A layer, closed at the end; what is None is left as it is. ConfigError."""
+        wanted = {key: value for key, value in more.items() if value is not None}
+        layer = ClusterChannelLayer(**{**self.config, **wanted})
         try:
             yield layer
         finally:
@@ -50,7 +58,7 @@ class LayerOptions:
 def layer_options(command: F) -> F:
     """Store, prefix and keys; the command gets them as `layer`, a LayerOptions."""
 
-    @options.store_options
+    @options.store_parameters
     @click.option(
         "--prefix", default="asgi", show_default=True, help="The layer's prefix, as in its CONFIG."
     )
@@ -64,9 +72,21 @@ def layer_options(command: F) -> F:
     )
     @functools.wraps(command)
     def with_layer(
-        *arguments: Any, store: StoreOptions, prefix: str, keys_file: Path | None, **others: Any
+        *arguments: Any,
+        store: str | None,
+        more: Path | None,
+        addresses: Path | None,
+        prefix: str,
+        keys_file: Path | None,
+        **others: Any,
     ) -> Any:
-        found = LayerOptions(store, prefix, _keys_in(keys_file))
+        site = current_site()
+        if site is not None:
+            require_not_given(site, "store", "more", "addresses", "prefix", "keys_file")
+            found = LayerOptions(site.layer_config())
+        else:
+            place = options.store_of_options(store, more, addresses)
+            found = LayerOptions.of(place, prefix, _keys_in(keys_file))
         return command(*arguments, layer=found, **others)
 
     return with_layer  # type: ignore[return-value]  # the options are click's business
@@ -91,16 +111,14 @@ def _keys_in(path: Path | None) -> tuple[str, ...]:
 @click.option(
     "--expiry",
     type=click.FloatRange(0.001),
-    default=60,
-    show_default=True,
+    show_default="60",
     metavar="SECONDS",
     help="How long the message may wait.",
 )
 @click.option(
     "--capacity",
     type=click.IntRange(1),
-    default=100,
-    show_default=True,
+    show_default="100",
     help="Refuse when so many messages wait in the channel.",
 )
 @options.as_json
@@ -109,8 +127,8 @@ def _keys_in(path: Path | None) -> tuple[str, ...]:
 def send(
     layer: LayerOptions,
     to_group: bool,
-    expiry: float,
-    capacity: int,
+    expiry: float | None,
+    capacity: int | None,
     as_json: bool,
     name: str,
     message: str,
@@ -122,7 +140,9 @@ def send(
     parsed = message_from(sys.stdin.read() if message == "-" else message)
 
     async def go() -> str:
-        async with layer.opened(expiry=expiry, capacity=capacity) as opened:
+        # The settings may have rules by pattern; who names a capacity wants this one.
+        rules: dict[str, int] | None = None if capacity is None else {}
+        async with layer.opened(expiry=expiry, capacity=capacity, channel_capacity=rules) as opened:
             await (opened.group_send if to_group else opened.send)(name, parsed)
             return str(await opened.locate(name))
 

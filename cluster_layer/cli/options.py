@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from cluster_layer.cli.site import current_site, require_not_given
 from cluster_layer.config import addresses_from
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
@@ -62,45 +63,74 @@ class StoreOptions:
         return str(redacted_url(self.url))
 
 
+def store_parameters(command: F) -> F:
+    """Where the topology and the shards are, as it was given: `store`, `more`, `addresses`."""
+    for option in (
+        click.option(
+            "--addresses",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="CLUSTER_LAYER_ADDRESSES",
+            show_envvar=True,
+            help="A JSON file as CONFIG addresses: how shards are reached from here, by their ids, "
+            "where the topology's URL is not the way.",
+        ),
+        click.option(
+            "--store-options",
+            "more",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="CLUSTER_LAYER_STORE_OPTIONS",
+            show_envvar=True,
+            help="A JSON file with the store's options: login, TLS, timeouts.",
+        ),
+        click.option(
+            "--store",
+            envvar="CLUSTER_LAYER_STORE",
+            show_envvar=True,
+            metavar="URL",
+            help="Where the topology is kept: zookeeper://host:2181/path or file:///path.json.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def store_options(command: F) -> F:
     """Where the topology and the shards are; the command gets it as `store`, a StoreOptions."""
 
-    @click.option(
-        "--store",
-        required=True,
-        envvar="CLUSTER_LAYER_STORE",
-        show_envvar=True,
-        metavar="URL",
-        help="Where the topology is kept: zookeeper://host:2181/path or file:///path.json.",
-    )
-    @click.option(
-        "--store-options",
-        "more",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        envvar="CLUSTER_LAYER_STORE_OPTIONS",
-        show_envvar=True,
-        help="A JSON file with the store's options: login, TLS, timeouts.",
-    )
-    @click.option(
-        "--addresses",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        envvar="CLUSTER_LAYER_ADDRESSES",
-        show_envvar=True,
-        help="A JSON file as CONFIG addresses: how shards are reached from here, by their ids, "
-        "where the topology's URL is not the way.",
-    )
+    @store_parameters
     @functools.wraps(command)
     def with_store(
-        *arguments: Any, store: str, more: Path | None, addresses: Path | None, **others: Any
+        *arguments: Any,
+        store: str | None,
+        more: Path | None,
+        addresses: Path | None,
+        **others: Any,
     ) -> Any:
-        found = StoreOptions(
-            store,
-            _read_object("--store-options", more),
-            _read_object("--addresses", addresses),
-        )
+        found = _store_of_settings() or store_of_options(store, more, addresses)
         return command(*arguments, store=found, **others)
 
     return with_store  # type: ignore[return-value]  # the options are click's business
+
+
+def _store_of_settings() -> StoreOptions | None:
+    site = current_site()
+    if site is None:
+        return None
+    require_not_given(site, "store", "more", "addresses")
+    return StoreOptions(site.source.url, site.source.options, site.addresses)
+
+
+def store_of_options(url: str | None, more: Path | None, addresses: Path | None) -> StoreOptions:
+    """What the command line and the environment say. UsageError, ConfigError."""
+    if not url:
+        context = click.get_current_context()
+        option = next(one for one in context.command.params if one.name == "store")
+        raise click.MissingParameter(ctx=context, param=option)
+    return StoreOptions(
+        url,
+        _read_object("--store-options", more),
+        _read_object("--addresses", addresses),
+    )
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")

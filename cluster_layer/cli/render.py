@@ -40,6 +40,7 @@ def topology_table(topology: Topology) -> Table:
 def topology_json(topology: Topology) -> str:
     return _json(
         {
+            "cluster": topology.cluster,
             "epoch": topology.epoch,
             "phase": topology.phase.value,
             "shards": [

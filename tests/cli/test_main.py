@@ -38,6 +38,8 @@ def test_init_creates_what_show_shows(store: str) -> None:
     topology = stored(store)
     assert topology.epoch == 1
     assert sorted(shard.url for shard in topology.shards) == sorted(SHARDS)
+    shown = json.loads(run("topology", "show", "--store", store, "--json").output)
+    assert (shown["cluster"], shown["epoch"]) == (topology.cluster, 1)
     assert run("topology", "show", "--store", store).output == created.output
     assert "33.3%" in created.output
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _VERSIONS = ("3.11", "3.12", "3.13")
-_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+_NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "target")
 _INSTALLING_S, _RUNNING_S = 240, 120
 
 

@@ -31,6 +31,7 @@ BASE = initial_topology(
 )
 OTHER = initial_topology([Shard("c", "redis://c:6379")], cluster=CLUSTER)
 START_S = 30.0
+STRANGER = replace(OTHER, cluster="5" * 16)
 NEVER_S = 3600.0
 
 
@@ -105,6 +106,7 @@ SPOILS: list[tuple[Condition, Callable[[Path], object]]] = [
     (Condition.LOWER_EPOCH, lambda path: path.write_bytes(encode(at(4)))),
     (Condition.UNREACHABLE, replace_by_directory),
 ]
+FOREIGN = (Condition.FOREIGN, lambda path: path.write_bytes(encode(at(99, STRANGER))))
 
 
 @pytest.mark.parametrize(("condition", "spoil"), SPOILS)
@@ -119,7 +121,7 @@ def test_it_starts_from_the_copy_when_the_store_gives_none(
     assert follower.condition is condition
 
 
-@pytest.mark.parametrize(("condition", "spoil"), SPOILS)
+@pytest.mark.parametrize(("condition", "spoil"), [*SPOILS, FOREIGN])
 def test_nothing_spoils_the_topology_in_use(
     rig: Rig,
     condition: Condition,
@@ -163,6 +165,14 @@ def test_before_it_has_started_the_store_outweighs_an_equal_copy(rig: Rig) -> No
     rig.put(at(1, OTHER))
     assert rig.follower().start(START_S) == at(1, OTHER)
     assert decode(rig.copy.read_bytes()) == at(1, OTHER)
+
+
+def test_before_it_has_started_the_store_says_which_cluster_it_is(rig: Rig) -> None:
+    """A deployment that was made anew begins with low epochs, and the copy is of the old one."""
+    rig.put_copy(at(9))
+    rig.put(at(1, STRANGER))
+    assert rig.follower().start(START_S) == at(1, STRANGER)
+    eventually(lambda: decode(rig.copy.read_bytes()) == at(1, STRANGER))
 
 
 def fail(topology: Topology) -> None:

@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 #: A package may use those before it.
-LAYERS = ("topology", "cluster_layer", "cluster_layer.cli", "cluster_layer.demo", "chaos")
+LAYERS = (
+    *("topology", "cluster_layer", "cluster_layer.cli", "cluster_layer.management"),
+    *("cluster_layer.demo", "chaos"),
+)
 
 #: Modules (patterns) that hold no input, output, clock or chance, so that tests need none either.
 PURE = (

@@ -63,19 +63,26 @@ class World:
         limits: Limits = LIMITS,
         schedule: Schedule = SCHEDULE,
     ) -> Monitor:
-        me = self.views[name] = MemoryProcess(name, role="monitor", receives=False)
+        pid = len(self.views) + 1
+        me = MemoryProcess(name, "watch-1", pid, role="monitor", receives=False)
+        self.views[name] = me
         monitor = self.monitors[name] = Monitor(
             store or self.store,
             self.cluster.seen_by(me),
             name=name,
             host="watch-1",
-            pid=len(self.running) + 1,
+            pid=pid,
             limits=limits,
             schedule=schedule,
             tell=self.events.append,
         )
         self.running[name] = asyncio.create_task(monitor.run())
         return monitor
+
+    async def kill(self, name: str) -> None:
+        """Nobody releases its lock."""
+        self.monitors[name]._lock = None
+        await self.stop(name)
 
     async def stop(self, name: str = "m1") -> None:
         task = self.running.pop(name)
@@ -120,9 +127,9 @@ class World:
         for monitor in self.monitors.values():
             judged = monitor._judged
 
-            async def counted(judged: Callable[[], object] = judged) -> object:
+            async def counted(judged: Callable[[], object] = judged, **how: bool) -> object:
                 nonlocal looked
-                result = await judged()  # type: ignore[misc]
+                result = await judged(**how)  # type: ignore[misc]
                 looked += 1
                 return result
 
@@ -175,6 +182,40 @@ async def test_one_of_several_leads_and_another_one_succeeds_it(world: World) ->
     world.cluster.shard("b").trouble = "connection refused"
     await world.is_down("b")
     assert len(world.told(What.MARKS_DOWN)) == 1
+
+
+async def test_a_shard_that_dies_with_the_leader_is_marked_down_by_another_one(
+    world: World,
+) -> None:
+    """Long before the leader's lock has expired; and nobody else leads until then."""
+    first = world.start("m1")
+    await world.until(lambda: first.leads)
+    others = [world.start(name) for name in ("m2", "m3")]
+    await world.until(lambda: len(world.told(What.FOLLOWS)) == 2)
+    await world.kill("m1")
+    world.cluster.shard("b").trouble = "connection refused"
+    await world.is_down("b")
+    assert not any(monitor.leads for monitor in others)
+    (told,) = world.told(What.STANDS_IN)[:1]
+    assert "watch-1" in told.text
+    await world.until(lambda: len(world.entries(Kind.MARKED_DOWN)) == 1)
+    assert len(world.told(What.MARKS_DOWN)) == 1
+
+
+async def test_nobody_stands_in_for_a_leader_that_still_reports(world: World) -> None:
+    """It reaches the shard, and whoever leads has the last word."""
+    leader = world.start("m1")
+    await world.until(lambda: leader.leads)
+    world.start("m2")
+    await world.until(lambda: world.told(What.FOLLOWS))
+    for name, view in world.views.items():
+        if name != "m1":
+            view.cut.add("b")
+    for process in world.processes:
+        process.cut.add("b")
+    await world.has_looked()
+    assert world.state("b") is ShardState.UP
+    assert not world.told(What.STANDS_IN)
 
 
 async def test_a_leader_that_is_cut_off_from_a_shard_does_nothing(world: World) -> None:
