@@ -20,8 +20,9 @@ from cluster_layer.envelope import CONTROL, MESSAGE, Envelope, decode, fingerpri
 from cluster_layer.errors import MalformedEnvelope
 from cluster_layer.inbox import Entry
 from cluster_layer.keys import Keys
+from cluster_layer.lanes import GROUP, INBOX, Lane, Lanes
 from cluster_layer.names import inbox_name
-from cluster_layer.order import GROUP, INBOX, Lane, Lanes, Sequencer
+from cluster_layer.sequencer import Sequencer
 from topology.errors import ClusterError
 
 BARRIER_AGAIN_S = 0.05

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from cluster_layer.buffers import Parcel
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.node import Node
+from cluster_layer.receivers import Receivers
 from topology.errors import ClusterError
 
 LOOK_S: Final = 1.0  # how long one shard may keep the other channels waiting
@@ -46,16 +46,16 @@ class Turns:
             del self._taken[next(iter(self._taken))]
 
 
-async def next_of(node: Node, channels: Sequence[str], turns: Turns) -> Received:
+async def next_of(receivers: Receivers, channels: Sequence[str], turns: Turns) -> Received:
     """The next message of any of these channels; cancelling loses nothing. NodeClosed."""
     if len(channels) == 1:
-        return await node.receive(channels[0])
-    found = await _first_found(node, channels, turns)
-    return found or await _first_to_come(node, channels, turns)
+        return await receivers.receive(channels[0])
+    found = await _first_found(receivers, channels, turns)
+    return found or await _first_to_come(receivers, channels, turns)
 
 
 async def look_at(
-    node: Node, channels: Sequence[str], turns: Turns, timeout_s: float
+    receivers: Receivers, channels: Sequence[str], turns: Turns, timeout_s: float
 ) -> Received | None:
     """A message of any of these channels that is there now; None: there is none.
 
@@ -64,37 +64,39 @@ async def look_at(
     specific = [name for name in channels if is_process_specific(name)]
     try:
         async with asyncio.timeout(timeout_s):
-            found = await _first_found(node, channels, turns)
+            found = await _first_found(receivers, channels, turns)
             if found is None and specific:
                 for inbox in dict.fromkeys(map(inbox_name, specific)):
                     with contextlib.suppress(ClusterError):
-                        await node.read_to_end(inbox)
-                found = await _first_found(node, specific, turns)
+                        await receivers.read_to_end(inbox)
+                found = await _first_found(receivers, specific, turns)
             return found
     except TimeoutError:
         return None
 
 
-async def _first_found(node: Node, channels: Sequence[str], turns: Turns) -> Received | None:
+async def _first_found(
+    receivers: Receivers, channels: Sequence[str], turns: Turns
+) -> Received | None:
     for name in turns.order(channels):
         turns.take(name)
-        found = _here(node, name)
+        found = _here(receivers, name)
         if found is None and not is_process_specific(name):
-            found = await _on_the_shards(node, name)
+            found = await _on_the_shards(receivers, name)
         if found is not None:
             return found
     return None
 
 
-def _here(node: Node, name: str) -> Received | None:
+def _here(receivers: Receivers, name: str) -> Received | None:
     """A message that has arrived in this process."""
     now = time.monotonic()
     if name.endswith("!"):
-        node.watch_inbox(name)
-        shared = node.mailboxes.take_shared(name, now)
+        receivers.watch_inbox(name)
+        shared = receivers.mailboxes.take_shared(name, now)
         return None if shared is None else (shared[0].name, shared[1])
-    box = node.watch(name)
-    parcel = node.take(name)
+    box = receivers.watch(name)
+    parcel = receivers.take(name)
     if parcel is not None:
         return name, parcel
     if box.abandoned_at is not None:
@@ -102,31 +104,31 @@ def _here(node: Node, name: str) -> Received | None:
     return None
 
 
-async def _on_the_shards(node: Node, name: str) -> Received | None:
+async def _on_the_shards(receivers: Receivers, name: str) -> Received | None:
     """A message that waits at the home of a normal channel."""
-    receiving = asyncio.create_task(node.receive(name))
+    receiving = asyncio.create_task(receivers.receive(name))
 
     def asked() -> None:
-        box = node.mailboxes.find(name)
+        box = receivers.mailboxes.find(name)
         if box is None or not box.parcels:
             receiving.cancel()
 
     try:
         await asyncio.sleep(0)  # it has to wait there before anybody asks for it
-        if not node.when_asked(name, asked):
+        if not receivers.when_asked(name, asked):
             asked()
         await asyncio.wait({receiving}, timeout=LOOK_S)
         receiving.cancel()
         await asyncio.wait({receiving})
     except BaseException:
-        _give_up(node, receiving)
+        _give_up(receivers, receiving)
         raise
     return None if receiving.cancelled() else receiving.result()
 
 
-async def _first_to_come(node: Node, channels: Sequence[str], turns: Turns) -> Received:
+async def _first_to_come(receivers: Receivers, channels: Sequence[str], turns: Turns) -> Received:
     """Wait at all of them; what comes second goes back to where it was."""
-    tasks = {name: asyncio.create_task(node.receive(name)) for name in turns.order(channels)}
+    tasks = {name: asyncio.create_task(receivers.receive(name)) for name in turns.order(channels)}
     try:
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         first = next(name for name, task in tasks.items() if task.done())
@@ -134,15 +136,15 @@ async def _first_to_come(node: Node, channels: Sequence[str], turns: Turns) -> R
         return tasks.pop(first).result()
     finally:
         for task in reversed(tasks.values()):
-            _give_up(node, task)
+            _give_up(receivers, task)
 
 
-def _give_up(node: Node, receiving: asyncio.Task[Received]) -> None:
+def _give_up(receivers: Receivers, receiving: asyncio.Task[Received]) -> None:
     """Nobody waits for it any more; a message that it has got, or gets yet, is put back."""
     receiving.cancel()
-    receiving.add_done_callback(lambda task: _put_back(node, task))
+    receiving.add_done_callback(lambda task: _put_back(receivers, task))
 
 
-def _put_back(node: Node, receiving: asyncio.Task[Received]) -> None:
+def _put_back(receivers: Receivers, receiving: asyncio.Task[Received]) -> None:
     if not receiving.cancelled() and receiving.exception() is None:
-        node.put_back(*receiving.result())
+        receivers.put_back(*receiving.result())

@@ -9,7 +9,7 @@ import msgpack
 
 from cluster_layer.envelope import CONTROL, decode, encode
 from cluster_layer.errors import MalformedEnvelope
-from cluster_layer.order import Lane
+from cluster_layer.lanes import Lane
 
 MAX_DIGITS: Final = 19  # a counter of Redis has 64 bits
 

@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 import msgpack
 
 from cluster_layer.errors import InvalidMessage, InvalidName, MalformedEnvelope, MessageTooLarge
+from cluster_layer.lanes import GROUP, INBOX
+from cluster_layer.marks import MAX_DOUBTS, Doubt, Mark
 from cluster_layer.names import is_process_specific, require_channel_name
-from cluster_layer.order import GROUP, INBOX, MAX_DOUBTS, Doubt, Mark
 
 VERSION: Final = 1
 MESSAGE: Final = 0

@@ -24,6 +24,7 @@ from cluster_layer.health import Health, through_all
 from cluster_layer.hosts import Hosts, Runtime
 from cluster_layer.loops import Handover, forks, is_for_one_call, run_on, runs_here
 from cluster_layer.many import send_many
+from cluster_layer.marks import Trail
 from cluster_layer.metrics.measured import measured, writer_class
 from cluster_layer.names import (
     inbox_name,
@@ -31,8 +32,8 @@ from cluster_layer.names import (
     require_channel_name,
     require_group_name,
 )
-from cluster_layer.node import Node, NodeClosed
-from cluster_layer.order import Trail
+from cluster_layer.node import Node
+from cluster_layer.receivers import NodeClosed, Receivers
 from cluster_layer.terms import USUAL, Terms, terms_of
 from cluster_layer.trails import Past, PastCell, recall, remember, settled
 from cluster_layer.unconfirmed import SETTLING_TIMEOUTS
@@ -114,12 +115,13 @@ class ClusterChannelLayer(BaseChannelLayer):
         """
         node = self._node_here(channel)
         if node is not None:
+            here = node.receivers
             # The frequent case, in a single coroutine: every member of a group goes through here
             # for every message.
-            while not node.closed:
-                parcel = node.take(channel)
+            while not here.closed:
+                parcel = here.take(channel)
                 if parcel is None:
-                    await node.message_for(channel)
+                    await here.message_for(channel)
                     continue
                 try:
                     return parcel.open(self._decipher)
@@ -469,9 +471,10 @@ class ClusterChannelLayer(BaseChannelLayer):
     def _node_here(self, channel: str) -> Node | None:
         """The node, if it lives on this loop and knows the full name: the frequent case."""
         node = self._hosts.node
-        if node is None or node.closed or self._forks != forks() or not runs_here(node.loop):
+        if node is None or self._forks != forks() or not runs_here(node.loop):
             return None
-        box = node.mailboxes.find(channel)
+        receivers = node.receivers
+        box = None if receivers.closed else receivers.mailboxes.find(channel)
         return node if box is not None and box.watched else None
 
     def _require_open(self, channel: str) -> None:
@@ -485,15 +488,17 @@ class ClusterChannelLayer(BaseChannelLayer):
 
     async def _next(self, node: Node, channel: str) -> tuple[str, Parcel]:
         if runs_here(node.loop):
-            return await node.receive(channel)
+            return await node.receivers.receive(channel)
         handover: Handover[tuple[str, Parcel]] = Handover()
-        waiting = asyncio.run_coroutine_threadsafe(_receive(node, channel, handover), node.loop)
+        waiting = asyncio.run_coroutine_threadsafe(
+            _receive(node.receivers, channel, handover), node.loop
+        )
         try:
             await asyncio.wrap_future(waiting)
         except asyncio.CancelledError:
             received = handover.close()
             if received is not None:
-                node.loop.call_soon_threadsafe(node.put_back, *received)
+                node.loop.call_soon_threadsafe(node.receivers.put_back, *received)
             if not node.alive and not _is_cancelling():
                 raise NodeClosed from None  # its loop has ended, not we
             raise
@@ -507,11 +512,13 @@ class ClusterChannelLayer(BaseChannelLayer):
         self._counters.lose(unreadable)
 
 
-async def _receive(node: Node, channel: str, handover: Handover[tuple[str, Parcel]]) -> None:
+async def _receive(
+    receivers: Receivers, channel: str, handover: Handover[tuple[str, Parcel]]
+) -> None:
     """On the node's loop: hand the next message over, or keep it."""
-    received = await node.receive(channel)
+    received = await receivers.receive(channel)
     if not handover.put(received):
-        node.put_back(*received)
+        receivers.put_back(*received)
 
 
 def _is_cancelling() -> bool:

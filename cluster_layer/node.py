@@ -7,47 +7,37 @@ import contextlib
 import logging
 import random
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from cluster_layer import answers, log_limit
+from cluster_layer import log_limit
 from cluster_layer.arrivals import Arrivals
-from cluster_layer.buffers import Loss, Mailbox, Parcel, SharedMailbox, wake_one
-from cluster_layer.census import answer
+from cluster_layer.buffers import Loss, Mailbox, wake_one
 from cluster_layer.config import Config
-from cluster_layer.controls import Control, LogEntry, number
+from cluster_layer.control_handler import ControlHandler
+from cluster_layer.controls import Control
 from cluster_layer.counters import Counters
-from cluster_layer.errors import ShardUnavailable
 from cluster_layer.gap_watch import GapWatch
 from cluster_layer.groups import Groups
-from cluster_layer.inbox import Cursors, Entry, InboxReader
+from cluster_layer.inbox import Cursors, Entry
 from cluster_layer.keys import Keys
-from cluster_layer.links import Link, Links
+from cluster_layer.lanes import GROUP, Lane
+from cluster_layer.links import Links
 from cluster_layer.losses import LossLog
 from cluster_layer.lossy import mailboxes_of
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import GROUP, INBOX, Lane
 from cluster_layer.presence import Presence
-from cluster_layer.queues import QueueReader, put_back
-from cluster_layer.reader import Reader
+from cluster_layer.readers import Readers
+from cluster_layer.receivers import Receivers
 from cluster_layer.routing import Routes
-from cluster_layer.subscriber import Subscriber
-from cluster_layer.waiting import Sleeper, Wakeups
+from cluster_layer.settling import Settling
+from cluster_layer.tasks import Tasks
 from cluster_layer.watchdog import Watchdog
 from topology.errors import ClusterError
-from topology.model import Phase
 
 logger = logging.getLogger("cluster_layer")
 
 SWEEP_S = 1.0
-SETTLE_AGAIN_S = (0.1, 1.0)  # first and longest pause while an epoch's duties can't be fulfilled
 LEARN_WITHIN_S = 0.05
-
-
-class NodeClosed(Exception):
-    """This node has stopped; whoever waits for a message has to wait at the next one."""
 
 
 class NodeState:
@@ -76,7 +66,6 @@ class Node:
     ) -> None:
         """`on_cancelled` is called when the tasks of this loop are cancelled, as at its end."""
         self.loop = asyncio.get_running_loop()
-        self.closed = False
         self._on_cancelled = on_cancelled
         self.state = state
         self.mailboxes = state.mailboxes
@@ -84,13 +73,22 @@ class Node:
         self._config = config
         self._counters = counters
         self._expiry_ms = round(config.expiry * 1000)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._wakeups = Wakeups(self.loop)
-        self._subscribers: dict[str, Subscriber] = {}
-        self._inboxes: dict[str, InboxReader] = {}
-        self._queues: dict[str, QueueReader] = {}
-        self._inboxes_on: defaultdict[str, set[str]] = defaultdict(set)
-        self._arrivals = Arrivals(self, self.mailboxes, config, counters, self._spawn)
+        self._tasks = Tasks(self.loop)
+        self._arrivals = Arrivals(self, self.mailboxes, config, counters, self._tasks.spawn)
+        self._readers = Readers(
+            self, links, self._arrivals.lanes, state.cursors, self._expiry_ms, self._tasks
+        )
+        self.receivers = Receivers(
+            self.mailboxes,
+            state.inboxes,
+            links,
+            self._readers,
+            self._expiry_ms,
+            counters.lose,
+            self._tasks,
+        )
+        self._subscribers = self._readers.subscribers
+        self._inboxes_on = self._readers.inboxes_on
         self.groups = Groups(
             links,
             lambda shard: self._subscribers.get(shard),
@@ -98,19 +96,39 @@ class Node:
             self._arrivals.group_context,
             round(config.group_expiry * 1000),
             self._arrivals.in_order,
-            self._spawn,
+            self._tasks.spawn,
         )
         self.process_id = state.process_id
-        self._presence = presence
-        self._watched: dict[str, tuple[Link, Callable[[], None]]] = {}
-        self._settling: asyncio.Task[None] | None = None
+        self._settling = Settling(
+            links,
+            self.groups,
+            self._readers,
+            self._arrivals.in_order,
+            presence,
+            state.inboxes,
+            self._tasks,
+        )
+        self._controls = ControlHandler(
+            state.process_id,
+            links,
+            self.mailboxes,
+            self.groups,
+            self._readers,
+            self._arrivals,
+            self._membership_end,
+            self._tasks,
+        )
         self._learning: dict[str, int] = {}  # shard -> the epoch that is being read from there
         self._routes: Routes | None = None  # by which this node serves
         self.follow()
         self._watchdog = Watchdog()
         self._losses = LossLog(counters)
         self._links.report()  # from now on it has duties, which come before its first join
-        self._sweeper = self._spawn(self._sweep_forever())
+        self._sweeper = self._tasks.spawn(self._sweep_forever())
+
+    @property
+    def closed(self) -> bool:
+        return self.receivers.closed
 
     @property
     def alive(self) -> bool:
@@ -150,30 +168,15 @@ class Node:
         if self._routes is not None and self.state.gaps.is_wanted:
             self._tell_of_moves(self._routes, self._links.routes)
         self._routes = self._links.routes
-        links = {link.shard: link for link in self._links.all()}
-        for shard, (link, _) in list(self._watched.items()):
-            if links.get(shard) is not link:
-                self._leave(shard)
-        for shard in links.keys() - self._watched.keys():
-            self._enter(links[shard])
-        homes_of = self._links.routes.homes_of
-        for names in self._inboxes_on.values():
-            names.clear()
-        for inbox in self.state.inboxes:
-            self._read_inbox(inbox)
-        for shard in [shard for shard in self._inboxes if not self._inboxes_on[shard]]:
-            self._own(self._inboxes.pop(shard).stop())
-            self._arrivals.lanes.close(Lane(shard, INBOX))
+        self._readers.follow_shards()
+        self._readers.follow_inboxes(self.state.inboxes)
         self.groups.follow(known)
-        for shard, queue in self._queues.items():
-            queue.keep(lambda name, shard=shard: shard in homes_of(name))  # type: ignore[misc]
+        self._readers.follow_queues()
         for box in self.mailboxes:
             if box.waiters and not is_process_specific(box.name):
-                self._want(box)
+                self._readers.want(box)
         self._arrivals.lanes.learn(self._links.routes.epoch)
-        if self._settling is not None:
-            self._settling.cancel()
-        self._settling = self._spawn(self._settle(self._links.routes))
+        self._settling.begin(self._links.routes)
 
     def _tell_of_moves(self, before: Routes, now: Routes) -> None:
         """Tell of names whose old home is none any more, and was not read to its end.
@@ -183,7 +186,7 @@ class Node:
         """
         groups: dict[str, list[Mailbox]] = {}
         inboxes: set[str] = set()
-        for shard in set(self._watched):
+        for shard in set(self._readers.shards):
             members = self.groups.members_on(shard)
             groups |= {name: boxes for name, boxes in members.items() if _left(name, before, now)}
             inboxes |= {name for name in self._inboxes_on[shard] if _left(name, before, now)}
@@ -191,191 +194,11 @@ class Node:
         why = "their home was " + (f"lost: {', '.join(sorted(lost))}" if lost else "moved")
         self.state.gaps.moved(groups, self._boxes_of(inboxes), why)
 
-    def _enter(self, link: Link) -> None:
-        """A shard has come into the topology."""
-        watcher = partial(self._link_changed, link)
-        link.watchers.append(watcher)
-        self._watched[link.shard] = (link, watcher)
-        self._subscribers[link.shard] = Subscriber(link, self)
-
-    def _leave(self, shard: str) -> None:
-        """A shard is none any more, or is to be reached elsewhere now."""
-        link, watcher = self._watched.pop(shard)
-        if watcher in link.watchers:
-            link.watchers.remove(watcher)
-        for readers in (self._subscribers, self._inboxes, self._queues):
-            reader = readers.pop(shard, None)
-            if reader is not None:
-                self._own(reader.stop())
-        self.on_subscription(shard, None)
-        self._arrivals.lanes.close(Lane(shard, INBOX))
-
-    async def _settle(self, routes: Routes) -> None:
-        """Fulfil the duties of an epoch, and tell the shards."""
-        pause_s = SETTLE_AGAIN_S[0]
-        while True:
-            try:
-                await self.groups.settle()
-                await self._hear_out(routes)
-            except ClusterError as error:
-                self._presence.waiting_for = str(error)
-            else:
-                self._presence.waiting_for = None
-                self._presence.settled = routes.epoch
-            self._links.report()
-            if self._presence.settled == routes.epoch:
-                return
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, SETTLE_AGAIN_S[1])
-
-    async def _hear_out(self, routes: Routes) -> None:
-        """Have everything that was written to moving names by older routes. ClusterError: not yet.
-
-        A change of memberships may have been told to the old home alone, and messages may be there.
-        """
-        if routes.topology.phase is Phase.STEADY:
-            return
-        for shard in {shard for name in self._names() for shard in self._left_over(name, routes)}:
-            if await self._links.to(shard).align() < routes.epoch:
-                raise ShardUnavailable(shard, "it does not know the topology yet")
-            if shard in self._inboxes:
-                await self._inboxes[shard].read_to_end()
-            await self._arrivals.in_order(shard)
-
-    def _names(self) -> Iterator[str]:
-        yield from self.state.inboxes
-        yield from self.groups.names()
-
-    def _left_over(self, name: str, routes: Routes) -> Sequence[str]:
-        """The homes of a moving name where older routes may have written."""
-        homes = routes.homes_of(name)
-        if len(homes) == 1:
-            return ()
-        return homes[:1] if routes.topology.phase is Phase.PREPARED else homes[1:]
-
-    # -- receivers
-
-    def watch_inbox(self, inbox: str) -> None:
-        """Read the inbox of this name, which is a channel name up to and including ``!``."""
-        if inbox not in self.state.inboxes:
-            self.state.inboxes.add(inbox)
-            self._read_inbox(inbox)
-
-    def _read_inbox(self, inbox: str) -> None:
-        for shard in self._links.routes.homes_of(inbox):
-            self._inboxes_on[shard].add(inbox)
-            reader = self._inboxes.get(shard)
-            if reader is not None:
-                reader.look_again()
-                continue
-            link = self._links.to(shard)
-            self._arrivals.lanes.expect(Lane(shard, INBOX))
-            self._inboxes[shard] = InboxReader(link, self.state.cursors, self, self._expiry_ms)
-            if link.connection is not None:
-                self._link_changed(link)
-
-    async def receive(self, name: str) -> tuple[str, Parcel]:
-        """The next message of a channel, or of all channels of a name that ends with ``!``.
-
-        Cancelling loses nothing: a message leaves its mailbox in the step that returns it.
-        """
-        if name.endswith("!"):
-            self.watch_inbox(name)
-            return await self._receive_any(name)
-        self.watch(name)
-        while not self.closed:
-            parcel = self.take(name)
-            if parcel is not None:
-                return name, parcel
-            await self.message_for(name)
-        raise NodeClosed
-
-    def watch(self, name: str) -> Mailbox:
-        """Begin to take in what comes for a channel; a normal one needs a receiver, too."""
-        box = self.mailboxes.open(name)
-        if not box.watched:
-            if is_process_specific(name):
-                self.watch_inbox(inbox_name(name))
-            box.watched = True
-        return box
-
-    def when_asked(self, name: str, callback: Callable[[], None]) -> bool:
-        """Call it as often as a home of a normal channel with a receiver has been asked once more.
-
-        False: never, the homes are away.
-        """
-        homes = self._links.routes.homes_of(name)
-        queues = [self._queues[shard] for shard in homes if shard in self._queues]
-        asked = [queue for queue in queues if queue.can_ask]
-        for queue in asked:
-            queue.when_asked(callback)
-        return bool(asked)
-
-    async def read_to_end(self, name: str) -> None:
-        """Take in what is in the inbox of a process-specific channel. ClusterError: it can't be."""
-        for shard in self._links.routes.homes_of(inbox_name(name)):
-            await self.come_to_the_end(Lane(shard, INBOX))
-
-    def take(self, name: str) -> Parcel | None:
-        """The next message of a channel, if there is one."""
-        box = self.mailboxes.find(name)
-        if box is None or not box.parcels:
-            return None
-        box.abandoned_at = None
-        return self.mailboxes.take(box, time.monotonic())
-
-    def message_for(self, name: str) -> Sleeper[Mailbox]:
-        """Await it: there may be a message for this channel then, or this node is closed."""
-        box = self.mailboxes.open(name)
-        box.abandoned_at = None
-        sleeper = Sleeper(self._wakeups, box, self._cancelled)
-        box.waiters.append(sleeper)
-        if box.shared is None:
-            self._want(box)
-        return sleeper
-
-    def put_back(self, name: str, parcel: Parcel) -> None:
-        """A message that `receive` returned has not reached its receiver, who is gone."""
-        box = self.mailboxes.open(name)
-        self.mailboxes.put_back(box, parcel)
-        self._receiver_left(box)
-
-    async def _receive_any(self, inbox: str) -> tuple[str, Parcel]:
-        shared = self.mailboxes.shared(inbox)
-
-        while not self.closed:
-            found = self.mailboxes.take_shared(inbox, time.monotonic())
-            if found is not None:
-                found[0].abandoned_at = None
-                return found[0].name, found[1]
-            sleeper = Sleeper(self._wakeups, shared, _cancelled_shared)
-            shared.waiters.append(sleeper)
-            await sleeper
-        raise NodeClosed
-
-    def _cancelled(self, box: Mailbox, sleeper: Sleeper[Mailbox], woken: bool) -> None:
-        if not woken:
-            box.waiters.remove(sleeper)
-        elif box.parcels:
-            self.mailboxes.wake(box)  # it was meant for us; the next may have it
-        self._receiver_left(box)
-
-    def _receiver_left(self, box: Mailbox) -> None:
-        if box.waiters:
-            return
-        box.abandoned_at = time.monotonic()
-        if not is_process_specific(box.name):
-            for shard in self._links.routes.homes_of(box.name):
-                if shard in self._queues:
-                    self._queues[shard].unwant(box)
-            if box.parcels:
-                self._spawn(self._return(box))
-
     # -- members
 
     async def join(self, group: str, channel: str) -> None:
         """Add one of this process's channels to a group. ShardUnavailable, DeliveryUnknown."""
-        self.watch_inbox(inbox_name(channel))
+        self.receivers.watch_inbox(inbox_name(channel))
         box = self.mailboxes.open(channel)
         await self.groups.join(group, box, self._membership_end())
 
@@ -460,7 +283,7 @@ class Node:
 
     def on_item(self, shard: str, box: Mailbox, now_ms: int, item: bytes) -> None:
         if not self._arrivals.on_item(shard, box, now_ms, item):
-            self._spawn(self._return(box))
+            self._tasks.spawn(self.receivers.give_back(box))
 
     def lose(self, reason: Loss, count: int = 1) -> None:
         self._counters.lose(reason, count)
@@ -480,41 +303,19 @@ class Node:
         self.groups.fan_out(shard, group, position, body, deadline, exclude, brief)
 
     def obey(self, control: Control) -> bool:
-        """Do what a control says; False: it says nothing that is known."""
-        op, group, channel = control.op, control.group, control.channel
-        if op == "flush":
-            self._spawn(self._flush(control.lane.shard, control.fields.get("token", "")))
-        elif op == "who":
-            # A question bears the position of what was published last: it is about the next one.
-            served = self.groups.served(control.lane.shard, group, control.position + 1)
-            self._spawn(answer(self._links, self.process_id, control, served))
-        elif op == "join" and channel is not None:
-            box = self.mailboxes.open(channel)
-            self._spawn(self.groups.accept(group, box, self._membership_end()))
-        elif op == "kick" and channel is not None:
-            fields = control.fields
-            position = number(fields.get("position", ""))
-            kick = LogEntry(position, control.epoch, op, group, channel)
-            self.groups.on_kick(fields.get("shard", ""), kick, fields.get("life", ""))
-        elif op in ("stored", "unstored", "leave"):
-            member = control.fields.get("channel", "")
-            change = LogEntry(control.position, control.epoch, op, group, member)
-            self.groups.on_change(control.lane.shard, change)
-        else:
-            return False
-        return True
+        return self._controls.obey(control)
 
     def on_announcement(self, shard: str, epoch: int) -> None:
         """A shard serves a newer topology: it has said so, or what has come from there does."""
         if epoch > max(self._links.topologies.routes.epoch, self._learning.get(shard, 0)):
             self._learning[shard] = epoch
-            self._spawn(self._learn(shard, epoch))
+            self._tasks.spawn(self._learn(shard, epoch))
 
     async def _learn(self, shard: str, epoch: int) -> None:
         """Get a topology that a shard announces, unless another one is quicker."""
         await asyncio.sleep(random.uniform(0, LEARN_WITHIN_S))  # all processes heard of it just now
         try:
-            if epoch > self._links.topologies.routes.epoch and shard in self._watched:
+            if epoch > self._links.topologies.routes.epoch and shard in self._readers.shards:
                 with contextlib.suppress(ClusterError):  # the heartbeat comes to it
                     await self._links.to(shard).align()
         finally:
@@ -524,25 +325,10 @@ class Node:
         return self._subscribers[shard].late_s if shard in self._subscribers else 0.0
 
     def shard_time_ms(self, shard: str) -> float:
-        return self._watched[shard][0].shard_time_ms() if shard in self._watched else 0.0
+        return self._readers.shard_time_ms(shard)
 
-    async def come_to_the_end(self, lane: Lane) -> None:
-        """Have everything handed over that was written to a lane before. ClusterError: it can't."""
-        if lane.kind == GROUP:
-            if lane.shard not in self._subscribers:
-                raise ShardUnavailable(lane.shard, "the topology has no such shard any more")
-            await self._subscribers[lane.shard].barrier()
-        elif lane.shard in self._inboxes:
-            await self._inboxes[lane.shard].read_to_end()
-
-    def _link_changed(self, link: Link) -> None:
-        if link.shard not in self._inboxes:
-            return
-        lane = Lane(link.shard, INBOX)
-        if link.connection is None:
-            self._arrivals.lanes.close(lane)
-        else:
-            self._arrivals.lanes.open(lane, link.keys.incarnation)
+    def come_to_the_end(self, lane: Lane) -> Awaitable[None]:
+        return self._readers.come_to_the_end(lane)
 
     # -- upkeep
 
@@ -567,7 +353,7 @@ class Node:
             elif box.idle:
                 self.mailboxes.forget(box)
         self.state.gaps.sweep()
-        self._watchdog.look(self._readers())
+        self._watchdog.look(self._readers)
         self._losses.look(now)
         log_limit.tell_due()
         self.groups.renew(now, now + self._config.group_expiry)
@@ -580,91 +366,22 @@ class Node:
             self.lose(Loss.ABANDONED, len(box.parcels))
         self.mailboxes.forget(box)
 
-    async def _return(self, box: Mailbox) -> None:
-        """Put popped messages back for which no receiver is left."""
-        parcels = self.mailboxes.take_all(box)
-        if not parcels:
-            return
-        try:
-            await put_back(self._links, box.name, parcels, self._expiry_ms, time.monotonic())
-        except ClusterError as error:
-            if error.definite:  # still ours: whoever receives here next gets them
-                for parcel in reversed(parcels):
-                    self.mailboxes.put_back(self.mailboxes.open(box.name), parcel)
-            else:
-                self.lose(Loss.UNAVAILABLE, len(parcels))
-
-    async def _flush(self, shard: str, token: str) -> None:
-        """Empty this process of everything that came, or may still come, from a shard."""
-        link = self._links.to(shard)
-        try:
-            if shard in self._inboxes:
-                await self._inboxes[shard].skip_to_end()
-            self._arrivals.clear()
-            self.mailboxes.clear()
-            self.groups.clear(shard)
-            connection = await link.ready()
-            await answers.give(connection, link.keys.reply(token), self.state.process_id)
-        except ClusterError as error:
-            logger.info("shard %s: a flush could not be confirmed: %s", shard, error)
-
     def stop(self) -> list[asyncio.Task[None]]:
         """Read nothing more from now on; returns the tasks that are about to end."""
-        self.closed = True
-        for link, watcher in self._watched.values():
-            if watcher in link.watchers:
-                link.watchers.remove(watcher)
-        tasks = [reader.stop() for reader in self._readers()]
-        ours = self._tasks - {asyncio.current_task(self.loop)}
-        for task in ours:
-            task.cancel()
+        self.receivers.closed = True
+        tasks = [*self._readers.stop(), *self._tasks.cancel()]
         self.mailboxes.wake_all()
-        return [*tasks, *ours]
+        return tasks
 
     async def close(self) -> None:
         """Stop reading; what was popped and not received goes back to its queue."""
-        await asyncio.gather(*(queue.finish() for queue in self._queues.values()))
+        await asyncio.gather(*(queue.finish() for queue in self._readers.queues.values()))
         for box in list(self.mailboxes):
             if box.parcels and not is_process_specific(box.name):
-                await self._return(box)
+                await self.receivers.give_back(box)
         await asyncio.gather(*self.stop(), return_exceptions=True)
-
-    # -- internals
-
-    def _readers(self) -> list[Reader[Any]]:
-        readers: list[Reader[Any]] = [*self._inboxes.values(), *self._queues.values()]
-        return [*readers, *self._subscribers.values()]
-
-    def _want(self, box: Mailbox) -> None:
-        """A receiver waits at the mailbox of a normal channel."""
-        for shard in self._links.routes.homes_of(box.name):
-            queue = self._queues.get(shard)
-            if queue is None:
-                queue = QueueReader(self._links.to(shard), self, self._expiry_ms)
-                self._queues[shard] = queue
-            queue.want(box)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self._own(self.loop.create_task(work))
-
-    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        self._tasks.add(task)
-        task.add_done_callback(self._reap)
-        return task
-
-    def _reap(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a task of the channel layer failed", exc_info=task.exception())
 
 
 def _left(name: str, before: Routes, now: Routes) -> bool:
     """Whether where a name was written to serves it no more."""
     return before.shard_of(name) not in now.homes_of(name)
-
-
-def _cancelled_shared(shared: SharedMailbox, sleeper: Sleeper[SharedMailbox], woken: bool) -> None:
-    if not woken:
-        shared.waiters.remove(sleeper)
-    elif shared.ready:
-        wake_one(shared.waiters)

@@ -25,7 +25,8 @@ from cluster_layer.names import (
     require_channel_name,
     require_group_name,
 )
-from cluster_layer.node import Node, NodeClosed
+from cluster_layer.node import Node
+from cluster_layer.receivers import NodeClosed
 from cluster_layer.terms import USUAL, Terms, terms_of
 from cluster_layer.trails import PastCell, recall, remember, settled_here
 from cluster_layer.unconfirmed import SETTLING_TIMEOUTS
@@ -288,7 +289,7 @@ class _Core(ClusterChannelLayer):
             received = handover.close()
             if received is not None:
                 node, name, parcel = received
-                node.loop.call_soon_threadsafe(node.put_back, name, parcel)
+                node.loop.call_soon_threadsafe(node.receivers.put_back, name, parcel)
             raise
         received = handover.close()
         return None if received is None else received[1:]
@@ -301,13 +302,13 @@ class _Core(ClusterChannelLayer):
             node = await self._node()
             try:
                 found = (
-                    await next_of(node, channels, self._turns)
+                    await next_of(node.receivers, channels, self._turns)
                     if block
-                    else await look_at(node, channels, self._turns, self.config.timeout)
+                    else await look_at(node.receivers, channels, self._turns, self.config.timeout)
                 )
             except NodeClosed:
                 self._require_open(channels[0])
                 continue
             if found is not None and not handover.put((node, *found)):
-                node.put_back(*found)
+                node.receivers.put_back(*found)
             return

@@ -15,8 +15,9 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from cluster_layer.lanes import Lane
 from cluster_layer.loops import run_on, runs_here
-from cluster_layer.order import Lane, Trail
+from cluster_layer.marks import Trail
 from cluster_layer.writes import Write
 
 MAX_SCOPES: Final = 16  # of one task; the one written to longest ago is forgotten first

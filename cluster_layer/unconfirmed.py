@@ -26,9 +26,10 @@ from cluster_layer.counters import Counters
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.gap_watch import tell
 from cluster_layer.gaps import OnGap, unconfirmed
+from cluster_layer.lanes import Lane
 from cluster_layer.links import Links
+from cluster_layer.marks import Trail
 from cluster_layer.names import inbox_name
-from cluster_layer.order import Lane, Trail
 from cluster_layer.running import Redirected
 from cluster_layer.session import CommandRefused
 from cluster_layer.terms import USUAL, Terms

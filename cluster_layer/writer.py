@@ -18,8 +18,9 @@ from cluster_layer.crypto import Cipher, channel_context, group_context
 from cluster_layer.envelope import CONTROL, MESSAGE, encode
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
+from cluster_layer.lanes import GROUP, INBOX, Lane, Lanes
+from cluster_layer.marks import Trail
 from cluster_layer.names import inbox_name, is_process_specific
-from cluster_layer.order import GROUP, INBOX, Lane, Lanes, Trail
 from cluster_layer.running import MAX_REDIRECTIONS, Homes, Redirected, Runner
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms

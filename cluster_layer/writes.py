@@ -15,8 +15,8 @@ from cluster_layer.counters import Counters
 from cluster_layer.envelope import fingerprint
 from cluster_layer.errors import ChannelFull
 from cluster_layer.keys import Keys
+from cluster_layer.lanes import Lane
 from cluster_layer.names import channel_name_of
-from cluster_layer.order import Lane
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms
 

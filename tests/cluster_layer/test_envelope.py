@@ -30,8 +30,9 @@ from cluster_layer.envelope import (
     fingerprint,
 )
 from cluster_layer.errors import InvalidMessage, MalformedEnvelope, MessageTooLarge
+from cluster_layer.lanes import GROUP, INBOX
+from cluster_layer.marks import MAX_DOUBTS, Doubt, Mark
 from cluster_layer.names import MAX_NAME_BYTES
-from cluster_layer.order import GROUP, INBOX, MAX_DOUBTS, Doubt, Mark
 
 VECTORS_FILE = Path(__file__).parents[1] / "vectors" / "envelope.json"
 VECTORS = json.loads(VECTORS_FILE.read_text(encoding="utf-8"))

@@ -136,7 +136,7 @@ def test_a_node_goes_on_in_the_background_when_its_loop_ends(hosts: Hosts) -> No
 
     async def receive() -> Node:
         node = hosts.receiver()
-        node.watch_inbox("p.1!")
+        node.receivers.watch_inbox("p.1!")
         await node.join("g", "p.1!a")
         return node
 

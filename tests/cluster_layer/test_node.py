@@ -16,8 +16,9 @@ from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.envelope import MESSAGE, encode, fingerprint
 from cluster_layer.keys import Keys
+from cluster_layer.lanes import GROUP, INBOX, Lane
+from cluster_layer.marks import Doubt, Mark
 from cluster_layer.node import Node, NodeState
-from cluster_layer.order import GROUP, INBOX, Doubt, Lane, Mark
 from cluster_layer.running import LinkSettings
 from tests.support.parts import EPOCH, links_to, presence, run_script
 from tests.support.proxy import TcpProxy
@@ -88,7 +89,7 @@ class Process:
 
     async def receive(self, channel: str) -> str:
         async with asyncio.timeout(20):
-            return (await self.node.receive(channel))[1].body.decode()
+            return (await self.node.receivers.receive(channel))[1].body.decode()
 
     async def close(self) -> None:
         await self.node.close()
@@ -209,7 +210,7 @@ async def test_what_was_overtaken_is_dropped_and_nothing_else(process: Process) 
     """Also if the shard's clock is taken for half a second earlier; equal bytes later are new."""
     node, life = process.node, process.keys.incarnation
     lane = Lane(process.shard, INBOX)
-    node.watch_inbox("p.1!")
+    node.receivers.watch_inbox("p.1!")
     overtaken, other = (encode(MESSAGE, EXPIRY_MS, OURS, None, body) for body in (b"1", b"2"))
     node._arrivals._overtake(lane, life, fingerprint("", overtaken))
     now_ms = int(node.shard_time_ms(process.shard))
@@ -240,7 +241,7 @@ async def test_a_channel_that_is_read_is_not_abandoned(process: Process) -> None
     """One receive was cancelled, and since then there was always a message: nobody had to wait."""
     node = process.node
     await node.join("g", OURS)
-    waiting = asyncio.ensure_future(node.receive(OURS))
+    waiting = asyncio.ensure_future(node.receivers.receive(OURS))
     await asyncio.sleep(0)
     await cancelled(waiting)
     process.group_send("one")
@@ -257,7 +258,7 @@ async def test_an_abandoned_channel_is_forgotten_with_its_memberships(
     """Nobody came back within the expiry after the last receiver was cancelled."""
     node = process.node
     await node.join("g", OURS)
-    waiting = asyncio.ensure_future(node.receive(OURS))
+    waiting = asyncio.ensure_future(node.receivers.receive(OURS))
     await asyncio.sleep(0)
     await cancelled(waiting)
     if message:
@@ -275,7 +276,7 @@ async def test_an_abandoned_channel_is_forgotten_with_its_memberships(
 async def test_a_popped_message_returns_to_its_queue(process: Process) -> None:
     """Its receiver was cancelled in the moment in which it was given the message."""
     node = process.node
-    waiting = asyncio.ensure_future(node.receive("normal"))
+    waiting = asyncio.ensure_future(node.receivers.receive("normal"))
     await eventually_async(lambda: process.redis.info("clients")["blocked_clients"] >= 1)
     box = process.state.mailboxes.open("normal")
     process.push("normal", "one")
@@ -289,7 +290,7 @@ async def test_a_popped_message_returns_to_its_queue(process: Process) -> None:
 
 async def test_closing_returns_what_was_popped(process: Process, redis_server: RedisServer) -> None:
     """A message on its way to a receiver that will never take it is there for other processes."""
-    waiting = asyncio.ensure_future(process.node.receive("normal"))
+    waiting = asyncio.ensure_future(process.node.receivers.receive("normal"))
     await eventually_async(lambda: process.redis.info("clients")["blocked_clients"] >= 1)
     process.push("normal", "one")
     closing = asyncio.ensure_future(process.node.close())
@@ -309,7 +310,7 @@ async def test_a_flush_forgets_everything_that_came(process: Process) -> None:
     process.send(OURS, "old")
     await eventually_async(lambda: process.state.mailboxes.messages == 2)
     process.send(OURS, "old")
-    await node._flush(process.shard, "token")
+    await node._controls._flush(process.shard, "token")
     assert process.state.mailboxes.messages == 0
     assert len(node.groups) == 0
     assert process.redis.lrange(process.keys.reply("token"), 0, -1) == [b"1"]

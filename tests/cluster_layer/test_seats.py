@@ -14,7 +14,7 @@ from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.endpoints import endpoints_of
 from cluster_layer.errors import ShardUnavailable
-from cluster_layer.order import Trail
+from cluster_layer.marks import Trail
 from cluster_layer.running import LinkSettings
 from cluster_layer.seats import MAX_SEATS, Seats
 from cluster_layer.topologies import fixed_topologies

@@ -5,7 +5,8 @@ from collections.abc import Hashable
 
 from asgiref.sync import async_to_sync
 
-from cluster_layer.order import INBOX, Lane, Trail
+from cluster_layer.lanes import INBOX, Lane
+from cluster_layer.marks import Trail
 from cluster_layer.trails import MAX_SCOPES, recall, remember
 
 LANE = Lane("one", INBOX)

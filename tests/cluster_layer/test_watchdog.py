@@ -66,7 +66,7 @@ async def test_a_reader_that_hangs_is_brought_back(
         node._watchdog = Watchdog(patience=2)
         reading = InboxReader._read
         monkeypatch.setattr(InboxReader, "_read", never)
-        (reader,) = node._inboxes.values()
+        (reader,) = node._readers.inboxes.values()
         assert reader._connection is not None
         reader._connection.close("a test")
         await eventually_async(lambda: layer.stats()["stalled"])

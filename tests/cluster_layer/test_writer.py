@@ -21,8 +21,9 @@ from cluster_layer.envelope import (
     fingerprint,
 )
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
+from cluster_layer.lanes import GROUP, INBOX, Lane
 from cluster_layer.links import Link
-from cluster_layer.order import GROUP, INBOX, Doubt, Lane, Mark, Trail
+from cluster_layer.marks import Doubt, Mark, Trail
 from cluster_layer.running import LinkSettings
 from cluster_layer.writer import TrailCell, Writer
 from tests.support.parts import links_to

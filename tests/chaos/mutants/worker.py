@@ -18,12 +18,12 @@ from cluster_layer.connection import Connection
 from cluster_layer.controls import LogEntry
 from cluster_layer.counters import Counters
 from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
-from cluster_layer.groups import Groups
 from cluster_layer.hosts import Hosts
 from cluster_layer.inbox import InboxReader
 from cluster_layer.layer import ClusterChannelLayer
 from cluster_layer.links import Link
-from cluster_layer.order import Trail
+from cluster_layer.listener import Listener
+from cluster_layer.marks import Trail
 from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
 from topology.errors import TopologyError
@@ -104,14 +104,14 @@ def no_order() -> None:
 
 @mutant
 def deaf_to_kicks() -> None:
-    on_change = Groups.on_change
+    on_change = Listener.on_change
 
-    def hear(self: Groups, shard: str, change: LogEntry) -> None:
+    def hear(self: Listener, shard: str, change: LogEntry) -> None:
         if change.op != "leave":
             on_change(self, shard, change)
 
-    swap(Groups, "on_change", hear)
-    swap(Groups, "on_kick", lambda *_arguments: None)
+    swap(Listener, "on_change", hear)
+    swap(Listener, "on_kick", lambda *_arguments: None)
 
 
 @mutant

@@ -1,211 +1,20 @@
-"""Order between verbs (promise P3): what one task writes arrives in the order of its writes.
+"""Holds a marked message back until what its writer wrote before it has been delivered.
 
-Messages reach a process by two *lanes* per shard: its inbox (a stream) and its subscription
-(pub/sub). Each lane keeps order by itself and knows positions: entry ids in the inbox,
-publication counters on the subscription. What a task wrote to *other* lanes shortly before is
-marked in the envelope: "deliver only after position p of that lane". A task that writes to one
-lane alone carries no marks.
-
-Writer's side: `Trail`, an immutable value that a context variable carries. Receiver's side:
-`Sequencer`, which holds a marked message until the lanes it names have come as far, and asks for a
-*barrier* (a read to the end) where it can't know. A mark names a position that existed before
-the marked message was written, so waiting follows causality and cannot go round in circles.
+Where the sequencer can't know whether that is here, it asks for a *barrier*: a read to the end of
+the lane. A mark names a position that existed before the marked message was written, so waiting
+follows causality and cannot go round in circles.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
-INBOX: Final = "inbox"
-GROUP: Final = "group"
+from cluster_layer.held import ANYWHERE, Held, LaneState, Need, named_in
+from cluster_layer.lanes import GROUP, INBOX, Lane
+from cluster_layer.marks import MAX_TRAIL, Mark
 
-MAX_TRAIL: Final = 64  # shards; the oldest are forgotten first
 MAX_FORMER: Final = 4  # lives of a lane that are remembered
-MAX_DOUBTS: Final = 16  # per shard; the oldest are forgotten first
-
-# Of what may be anywhere on its lane, or nowhere: beyond every position.
-_ANYWHERE: Final = 2**62
-
-
-class Lane(NamedTuple):
-    """One way by which messages arrive in order."""
-
-    shard: str
-    kind: str
-
-
-class Lanes(dict[str, Lane]):
-    """The lanes of one kind by shard, each made once: every message asks for one."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self._kind = kind
-
-    def __missing__(self, shard: str) -> Lane:
-        lane = self[shard] = Lane(shard, self._kind)
-        return lane
-
-
-class Doubt(NamedTuple):
-    """A write of unknown outcome, which has no position: only its reader can find it."""
-
-    kind: str  # of its lane
-    fingerprint: int
-
-
-class Mark(NamedTuple):
-    """Positions and writes on one life of one shard after which a message may be delivered."""
-
-    incarnation: str
-    inbox: int | None
-    group: int | None
-    doubts: tuple[Doubt, ...] = ()
-
-
-_Entry: TypeAlias = tuple[str, int | None, int | None, float, tuple[Doubt, ...], int, float]
-_NEVER: Final = float("-inf")
-
-
-class Trail:
-    """Where a task wrote lately; immutable. Times are seconds of a monotonic clock.
-
-    It is looked at and renewed with every write, so an entry is a bare tuple: shard ->
-    (incarnation, position in inboxes or None, position of publications or None, time, doubts, epoch
-    of the topology by which the inbox was chosen, time of the last write to an earlier life).
-    """
-
-    __slots__ = ("_written", "uncertain")
-
-    def __init__(
-        self, written: Mapping[str, _Entry] | None = None, *, uncertain: bool = False
-    ) -> None:
-        """`uncertain`: it holds doubts."""
-        self._written = written or {}
-        self.uncertain = uncertain
-
-    def __len__(self) -> int:
-        return len(self._written)
-
-    def after(
-        self, lane: Lane, incarnation: str, position: int, now: float, epoch: int = 0
-    ) -> Trail:
-        """The trail after a write to this lane, by routes of this epoch.
-
-        It ends all doubts about earlier ones there.
-        """
-        shard, kind = lane
-        inbox = group = None
-        inbox_epoch = epoch
-        former = _NEVER
-        doubts: tuple[Doubt, ...] = ()
-        previous = self._written.get(shard)
-        if previous is not None and previous[0] != incarnation:
-            former = previous[3]
-        elif previous is not None:
-            _, inbox, group, _, doubts, inbox_epoch, former = previous
-            if doubts:
-                doubts = tuple(doubt for doubt in doubts if doubt.kind != kind)
-        if kind == INBOX:
-            inbox, inbox_epoch = position, epoch
-        else:
-            group = position
-        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch, former))
-
-    def in_doubt(
-        self, lane: Lane, incarnation: str, fingerprint: int, now: float, epoch: int = 0
-    ) -> Trail:
-        """The trail after a write to this lane that may have happened.
-
-        It takes no place of an earlier one: if it has not happened, that one is the latest.
-        """
-        shard, kind = lane
-        inbox = group = None
-        inbox_epoch = epoch
-        former = _NEVER
-        doubts: tuple[Doubt, ...] = ()
-        previous = self._written.get(shard)
-        if previous is not None and previous[0] != incarnation:
-            former = previous[3]
-        elif previous is not None:
-            _, inbox, group, _, doubts, inbox_epoch, former = previous
-            if inbox is None and all(doubt.kind != INBOX for doubt in doubts):
-                inbox_epoch = epoch
-        doubts = (*doubts, Doubt(kind, fingerprint))[-MAX_DOUBTS:]
-        return self._with(shard, (incarnation, inbox, group, now, doubts, inbox_epoch, former))
-
-    def uncertain_lanes(self) -> list[Lane]:
-        """The lanes to which something was written that may have happened."""
-        lanes = (
-            Lane(shard, doubt.kind) for shard, entry in self._written.items() for doubt in entry[4]
-        )
-        return list(dict.fromkeys(lanes))
-
-    def marks(
-        self, lane: Lane, now: float, window_s: float, epoch: int = 0
-    ) -> dict[str, Mark] | None:
-        """What a write to this lane, by routes of this epoch, must not overtake; None: nothing.
-
-        A mark without positions tells of a life whose writes follow those of an earlier one.
-        """
-        shard, kind = lane
-        marks = {}
-        for other, (incarnation, inbox, group, at, doubts, chosen, former) in self._written.items():
-            # By one topology a channel is always in one inbox; by another it was in another.
-            if other == shard or (kind == INBOX and chosen == epoch):
-                if kind == INBOX:
-                    inbox = None
-                else:
-                    group = None
-                if doubts:
-                    doubts = tuple(doubt for doubt in doubts if doubt.kind != kind)
-            named = inbox is not None or group is not None or doubts
-            if (named and now - at <= window_s) or now - former <= window_s:
-                marks[other] = Mark(incarnation, inbox, group, doubts)
-        return marks or None
-
-    def epoch_of(self, marks: Mapping[str, Mark]) -> int:
-        """The latest epoch by which an inbox of these marks was chosen; 0: they name no inbox.
-
-        A receiver that does not know it yet may not know either that it has an inbox there.
-        """
-        return max(
-            (self._written[s][5] for s, mark in marks.items() if _names_inbox(mark)), default=0
-        )
-
-    def _with(self, shard: str, entry: _Entry) -> Trail:
-        written = dict(self._written)
-        written.pop(shard, None)  # the latest comes last
-        if len(written) >= MAX_TRAIL:
-            written.pop(next(iter(written)))
-        written[shard] = entry
-        uncertain = bool(entry[4]) or (
-            self.uncertain and any(other[4] for other in written.values())
-        )
-        return Trail(written, uncertain=uncertain)
-
-
-def _names_inbox(mark: Mark) -> bool:
-    return mark.inbox is not None or any(doubt.kind == INBOX for doubt in mark.doubts)
-
-
-class _Need(NamedTuple):
-    """What must have been delivered first, on one life of one lane.
-
-    A doubt is anywhere until a barrier is through: then it is among what is held there, or is
-    nothing to wait for. So is what an earlier life has brought, if the writer's is another one.
-    """
-
-    lane: Lane
-    incarnation: str
-    position: int
-    fingerprint: int | None = None
-
-    @property
-    def needs_barrier(self) -> bool:
-        return self.position == _ANYWHERE
 
 
 class Begun(NamedTuple):
@@ -214,36 +23,6 @@ class Begun(NamedTuple):
     incarnation: str
     serial: int
     position: int
-
-
-@dataclass(slots=True, eq=False)
-class _Held:
-    position: int
-    needs: list[_Need]
-    item: Any
-    since: float
-    serial: int
-    fingerprint: int | None = None  # once somebody has asked for it
-    #: Until this epoch is known, what the marks stand for here is not.
-    epoch: int = 0
-    marks: Mapping[str, Mark] | None = None
-
-
-class _LaneState:
-    """One life of one lane. It outlives a cut for as long as it holds messages."""
-
-    __slots__ = ("cut", "received", "waiting")
-
-    def __init__(self) -> None:
-        self.cut = False
-        self.received = 0
-        self.waiting: deque[_Held] = deque()
-
-    def lacks(self, position: int) -> bool:
-        """Whether something up to this position may still arrive, or be held."""
-        if not self.cut and self.received < position:
-            return True
-        return bool(self.waiting) and self.waiting[0].position <= position
 
 
 class Sequencer:
@@ -270,7 +49,7 @@ class Sequencer:
         self._incarnations: dict[Lane, str] = {}  # of the lanes that are connected
         self._ours: set[Lane] = set()  # that are, were or will be connected
         self._expected: set[Lane] = set()  # that are about to be, for the first time
-        self._lanes: dict[tuple[Lane, str], _LaneState] = {}
+        self._lanes: dict[tuple[Lane, str], LaneState] = {}
         self._floors: dict[tuple[Lane, str], int] = {}
         self._former: dict[Lane, list[str]] = {}  # lives that ours has nothing more to tell of
         self._foreign: dict[Lane, dict[str, int]] = {}  # others -> the first message that named it
@@ -302,7 +81,7 @@ class Sequencer:
         self._ours.add(lane)
         self._expected.discard(lane)
         self._incarnations[lane] = incarnation
-        self._lanes.setdefault((lane, incarnation), _LaneState()).cut = False
+        self._lanes.setdefault((lane, incarnation), LaneState()).cut = False
         if any(need.lane == lane for held in self._all_held() for need in held.needs):
             self._ask(lane)
             self._progress()
@@ -384,7 +163,7 @@ class Sequencer:
             self._deliver(lane, item)
         elif in_time:
             self._serial += 1
-            held = _Held(position, needs, item, now, self._serial)
+            held = Held(position, needs, item, now, self._serial)
             if early:
                 held.epoch, held.marks = epoch, marks
             state.waiting.append(held)
@@ -450,19 +229,19 @@ class Sequencer:
 
     # -- internals
 
-    def _all_held(self) -> list[_Held]:
+    def _all_held(self) -> list[Held]:
         return [held for key in self._blocked for held in self._lanes[key].waiting]
 
-    def _needs(self, lane: Lane, marks: Mapping[str, Mark]) -> list[_Need]:
+    def _needs(self, lane: Lane, marks: Mapping[str, Mark]) -> list[Need]:
         needs = []
-        for need in _named_in(marks):
+        for need in named_in(marks):
             if need.lane == lane or need.lane not in self._ours:
                 continue
             state = self._lanes.get(need[:2])
             if need.lane in self._expected:
                 needs.append(need)
                 continue
-            found: _Need | None = need
+            found: Need | None = need
             if not self._is_open(need):
                 found = self._found(need, self._held_on(need[:2]))
                 if found is None or need.fingerprint is None:
@@ -473,7 +252,7 @@ class Sequencer:
                 needs.append(found)
         return needs + [need for need in self._earlier_lives(marks) if need.lane != lane]
 
-    def _earlier_lives(self, marks: Mapping[str, Mark]) -> Iterator[_Need]:
+    def _earlier_lives(self, marks: Mapping[str, Mark]) -> Iterator[Need]:
         """The ends of lives that we are connected to, of which a writer has seen the end.
 
         What it wrote to them before may still come: we see the end later.
@@ -487,7 +266,7 @@ class Sequencer:
                 if mark.incarnation not in self._former.get(lane, ()):
                     self._foreign.setdefault(lane, {}).setdefault(mark.incarnation, self._serial)
                     self._ask(lane)
-                    yield _Need(lane, str(ours), _ANYWHERE)
+                    yield Need(lane, str(ours), ANYWHERE)
 
     def _see_through(self, lane: Lane, serial: int) -> None:
         """All that our life had brought when these messages came has arrived.
@@ -526,7 +305,7 @@ class Sequencer:
                 continue
             needs = []
             for need in held.needs:
-                found: _Need | None = need
+                found: Need | None = need
                 if need.lane == lane and need.fingerprint is not None:
                     key = need[:2]
                     if key not in on:
@@ -549,17 +328,17 @@ class Sequencer:
             positions.setdefault(held.fingerprint, held.position)
         return positions
 
-    def _found(self, need: _Need, positions: Mapping[int, int]) -> _Need | None:
+    def _found(self, need: Need, positions: Mapping[int, int]) -> Need | None:
         """A doubt's place among these; a need with a place is left as it is."""
         if need.fingerprint is None:
             return need
         position = positions.get(need.fingerprint)
-        return None if position is None else _Need(need.lane, need.incarnation, position)
+        return None if position is None else Need(need.lane, need.incarnation, position)
 
-    def _is_open(self, need: _Need) -> bool:
+    def _is_open(self, need: Need) -> bool:
         return self._incarnations.get(need.lane) == need.incarnation
 
-    def _is_satisfied(self, need: _Need) -> bool:
+    def _is_satisfied(self, need: Need) -> bool:
         if need.lane in self._expected:
             return False
         state = self._lanes.get(need[:2])
@@ -596,7 +375,7 @@ class Sequencer:
                 del self._lanes[key]
         return moved
 
-    def _is_due(self, lane: Lane, held: _Held) -> bool:
+    def _is_due(self, lane: Lane, held: Held) -> bool:
         if held.epoch > self.epoch:
             return False
         if held.marks is not None:
@@ -604,7 +383,7 @@ class Sequencer:
             held.needs = self._needs(lane, marks)
         return all(map(self._is_satisfied, held.needs))
 
-    def _set_floor(self, need: _Need) -> None:
+    def _set_floor(self, need: Need) -> None:
         """What turns up at or below this position later would be out of order: it is dropped."""
         if need.fingerprint is not None:
             # It was settled before the message that names it was sent: it is not ahead of now.
@@ -616,13 +395,3 @@ class Sequencer:
         self._floors[key] = max(need.position, self._floors.pop(key, -1))
         if len(self._floors) > 4 * MAX_TRAIL:
             self._floors.pop(next(iter(self._floors)))
-
-
-def _named_in(marks: Mapping[str, Mark]) -> Iterator[_Need]:
-    for shard, mark in marks.items():
-        if mark.inbox is not None:
-            yield _Need(Lane(shard, INBOX), mark.incarnation, mark.inbox)
-        if mark.group is not None:
-            yield _Need(Lane(shard, GROUP), mark.incarnation, mark.group)
-        for kind, fingerprint in mark.doubts:
-            yield _Need(Lane(shard, kind), mark.incarnation, _ANYWHERE, fingerprint)
