@@ -11,6 +11,8 @@ from chaos.faults.base import Fault
 from topology.codec import encode
 
 MOVES_WITHIN_S = 5.0
+SESSIONS_WITHIN_S = 5.0
+LOOK_AGAIN_S = 0.1
 GARBAGE = b"\x00\xffnot a topology"
 
 
@@ -80,6 +82,7 @@ class SessionExpired(_ZooKeeperFault):
     """One process cannot reach ZooKeeper for longer than its session lives."""
 
     name = "session-expired"
+    _before: frozenset[str] = frozenset()
     duration_s = (2.5 * SESSION_S, 3.5 * SESSION_S)
 
     @property
@@ -88,14 +91,26 @@ class SessionExpired(_ZooKeeperFault):
 
     async def inject(self) -> None:
         zookeeper = self.cluster.zookeeper
-        self._before = await asyncio.to_thread(zookeeper.sessions)
+        # After another fault a process may not have got its new session yet.
+        deadline = time.monotonic() + SESSIONS_WITHIN_S
+        while time.monotonic() < deadline:
+            self._before = await asyncio.to_thread(zookeeper.sessions)
+            if len(self._before) >= len(self.cluster.processes):
+                break
+            await asyncio.sleep(LOOK_AGAIN_S)
         for link in zookeeper.links_of(self.process.index):
             await asyncio.to_thread(link.blackhole, "both", swallow=True)
 
     async def heal(self) -> None:
         zookeeper = self.cluster.zookeeper
-        after = await asyncio.to_thread(zookeeper.sessions)
-        self.effect = len(self._before - after)
+        # The ensemble counts in ticks, and has them when it gets round to it.
+        deadline = time.monotonic() + SESSIONS_WITHIN_S
+        while time.monotonic() < deadline:
+            after = await asyncio.to_thread(zookeeper.sessions)
+            self.effect = len(self._before - after)
+            if self.effect:
+                break
+            await asyncio.sleep(LOOK_AGAIN_S)
         for link in zookeeper.links_of(self.process.index):
             await asyncio.to_thread(link.heal)
 
