@@ -6,19 +6,15 @@ Nothing here is for production: a server dies with the process that started it.
 import os
 import random
 import shutil
-import signal
 import socket
-import tempfile
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from cluster_layer.processes import ChildProcess
+from cluster_layer.servers import Server
 from topology.errors import ClusterError
 
 # Ports are drawn at random, so two servers rarely meet; failing this often, the machine is full.
@@ -32,7 +28,7 @@ class ServerStartFailed(ClusterError):
     """A redis-server could not be started; none is left running."""
 
 
-class RedisServer:
+class RedisServer(Server):
     """One redis-server, blank at every start unless `options` configure persistence.
 
     `options` are lines of redis.conf; a sequence repeats its directive. `url` holds the password.
@@ -49,35 +45,16 @@ class RedisServer:
         start_timeout_s: float = 30.0,
     ) -> None:
         self._binary = binary if binary is not None else find_binary()
+        super().__init__("redis")
         self._port = port
         self._password = password
         self._options = dict(options or {})
         self._start_timeout_s = start_timeout_s
-        self._process: ChildProcess | None = None
-        self.directory = Path(tempfile.mkdtemp(prefix="redis-"))
         self.unix_socket = self.directory / "redis.sock" if unix_socket else None
-        self._remove_directory = weakref.finalize(self, _remove, self.directory, os.getpid())
 
     def __repr__(self) -> str:
         state = f"pid={self.pid}" if self.running else "stopped"
         return f"<RedisServer port={self._port} {state}>"
-
-    def __enter__(self) -> Self:
-        if not self.running:
-            self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
 
     @property
     def port(self) -> int:
@@ -125,31 +102,10 @@ class RedisServer:
         if self._process is not None:
             self._process.stop()
 
-    def kill(self) -> None:
-        """SIGKILL: it saves nothing."""
-        if self._process is not None:
-            self._process.kill()
-
     def restart(self) -> None:
         """Stop and start on the same port and directory."""
         self.stop()
         self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers until `resume()`."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """Kill it and remove its directory."""
-        self.kill()
-        self._remove_directory()
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.signal(number)
 
     def _userinfo(self) -> str:
         return f":{quote(self._password, safe='')}@" if self._password is not None else ""
@@ -273,9 +229,3 @@ def _quoted(value: str) -> str:
     """A redis.conf (and inline command) argument, whatever characters it holds."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r") + '"'
-
-
-def _remove(directory: Path, owner: int) -> None:
-    # A forked child inherits this finalizer, but not the server.
-    if os.getpid() == owner:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
 import socket
-import tempfile
 import time
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from chaos.environments.base import EnvironmentFailed
 from cluster_layer.embedded import free_port
 from cluster_layer.processes import ChildProcess
+from cluster_layer.servers import Server
 
 JAR: Final = Path("/usr/share/java/zookeeper.jar")
 
@@ -28,7 +24,7 @@ _SESSION = re.compile(r"^\t(0x[0-9a-f]+)\s*$", re.MULTILINE)
 _CONNECTED = re.compile(r"\bsid=(0x[0-9a-f]+),lop=(?!NA)")  # with an answered operation
 
 
-class ZooKeeperServer:
+class ZooKeeperServer(Server):
     """One server; its data outlives `stop()`, `kill()` and `start()`, and goes with `close()`.
 
     Sessions may be as short as 400 ms. `extra_config` are lines of zoo.cfg, `java_options` are
@@ -44,26 +40,12 @@ class ZooKeeperServer:
         extra_jars: Sequence[str] = (),
         number: int | None = None,
     ) -> None:
+        super().__init__("zookeeper")
         self._extra_config = tuple(extra_config)
         self._java_options = tuple(java_options)
         self._class_path = ":".join([str(JAR), *extra_jars])
         self._number = number
         self._port: int | None = None
-        self._process: ChildProcess | None = None
-        self.directory = Path(tempfile.mkdtemp(prefix="zookeeper-"))
-        self._remove_directory = weakref.finalize(self, shutil.rmtree, self.directory, True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def port(self) -> int:
@@ -76,10 +58,6 @@ class ZooKeeperServer:
     def hosts(self) -> str:
         """As kazoo and `zookeeper://` URLs name it."""
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
 
     @property
     def pid(self) -> int:
@@ -108,19 +86,6 @@ class ZooKeeperServer:
         if self._process is not None:
             self._process.stop(grace_s=10.0)
 
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers until `resume()`."""
-        if self._process is not None:
-            self._process.signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        if self._process is not None:
-            self._process.signal(signal.SIGCONT)
-
     def sessions(self) -> frozenset[str]:
         """Those that it knows of; a follower knows none."""
         return frozenset(_SESSION.findall(_ask(self.port, b"dump")))
@@ -133,10 +98,6 @@ class ZooKeeperServer:
     def connected(self) -> frozenset[str]:
         """The sessions of those who are connected to this very server."""
         return frozenset(_CONNECTED.findall(_ask(self.port, b"cons")))
-
-    def close(self) -> None:
-        self.kill()
-        self._remove_directory()
 
     def _launch(self, port: int) -> ChildProcess:
         configuration = self.directory / "zoo.cfg"
