@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Any, NamedTuple
 
 from cluster_layer import scripts
@@ -25,7 +26,7 @@ from cluster_layer.keyspace import BATCH, MEMBERS, QUEUE, Found, keys_of, leftov
 from cluster_layer.links import Link
 from cluster_layer.permissions import permissions_of
 from cluster_layer.presence import Presence
-from cluster_layer.reports import Sightings, by_process, milliseconds, pairs, sightings_on
+from cluster_layer.reports import Sightings, by_process, milliseconds, sightings_on
 from cluster_layer.routing import endpoint_of
 from cluster_layer.running import LinkSettings
 from cluster_layer.topologies import Topologies
@@ -37,6 +38,11 @@ from topology.ports import Leftovers, Moved, ProcessReport, ShardStatus
 KEYS_AT_ONCE = 100
 MEMBERS_AT_ONCE = 100
 MESSAGES_AT_ONCE = 100
+# From the look at members to the request that copies them; it is executed within the timeout, or
+# not at all. Both together are less than a tombstone lasts, which is the `group_expiry` of whoever
+# left it.
+COPY_WITHIN_S = 1.0
+COPY_ATTEMPTS = 5
 # A batch, and its receipt, must outlive whoever resumes; its messages expire long before.
 BATCH_TTL_MS = 86_400_000
 
@@ -120,6 +126,8 @@ class Administration:
         """See the port."""
         self._learn(topology)
         link = self._link(shard)
+        # What is looked for must not be written any more by who goes by an earlier topology.
+        await link.align()
         connection = await link.ready()
         wanted = set(slots)
         found = [
@@ -150,24 +158,50 @@ class Administration:
             slot = slot_of(found.name)
             target = topology.other_home(slot)
             if topology.owner_of(slot).id == source and target is not None:
-                clock, members = await connection.execute(
-                    ("TIME",), ("ZRANGE", found.key, 0, -1, "WITHSCORES")
-                )
-                left = _with_time_left(members, milliseconds(clock))
-                for start in range(0, len(left), MEMBERS_AT_ONCE):
-                    batch = left[start : start + MEMBERS_AT_ONCE]
-                    copied += await self._add_members(target.id, topology.epoch, found, batch)
+                members = await connection.execute(("ZRANGE", found.key, 0, -1))
+                for start in range(0, len(members), MEMBERS_AT_ONCE):
+                    batch = members[start : start + MEMBERS_AT_ONCE]
+                    copied += await self._copy(link, target.id, topology.epoch, found, batch)
         return copied
 
-    async def _add_members(
-        self, target: str, epoch: int, found: Found, members: Sequence[tuple[str, int]]
+    async def _copy(
+        self, source: Link, target: str, epoch: int, found: Found, members: Sequence[bytes]
     ) -> int:
+        """Add these members at the home to come, as they are at the old one.
+
+        Who leaves after the look there leaves a tombstone at the home to come, so this can't bring
+        him back; but a tombstone ends, so it must not take long.
+        """
+        for _ in range(COPY_ATTEMPTS):
+            until = monotonic() + COPY_WITHIN_S
+            connection = await source.ready()
+            clock, *scores = await connection.execute(
+                ("TIME",), *(("ZSCORE", found.key, member) for member in members)
+            )
+            left = _with_time_left(members, scores, milliseconds(clock))
+            if not left:
+                return 0
+            with suppress(_OutOfDate):
+                return await self._add_members(target, epoch, found, left, until)
+        raise ShardUnavailable(target, f"it took longer than {COPY_WITHIN_S:g} s to reach it")
+
+    async def _add_members(
+        self,
+        target: str,
+        epoch: int,
+        found: Found,
+        left: Sequence[tuple[str, int]],
+        until: float,
+    ) -> int:
+        """_OutOfDate: it could not be asked to before that (monotonic time)."""
         link = self._link(target)
 
         def build(keys: Keys) -> tuple[Sequence[bytes], Command]:
+            if monotonic() > until:
+                raise _OutOfDate
             keys = self._keys(link, found.prefix)
             described: list[str | int | bytes] = []
-            for channel, left_ms in members:
+            for channel, left_ms in left:
                 stored = control("stored", found.name, channel, epoch)
                 described += [channel, left_ms, stored]
             named = (keys.members(found.name), keys.seq, keys.log)
@@ -341,6 +375,10 @@ class Administration:
         return await sightings_on(await link.ready(), link.keys.cluster)
 
 
+class _OutOfDate(Exception):
+    """What was read is too old to be written."""
+
+
 class _Batch(NamedTuple):
     """Messages that are set aside on a shard, each with the time that is left to it."""
 
@@ -372,10 +410,13 @@ def _sum(one: Moved, other: Moved) -> Moved:
     return Moved(one.moved + other.moved, one.dropped + other.dropped)
 
 
-def _with_time_left(members: Sequence[bytes], now_ms: int) -> list[tuple[str, int]]:
-    """Members that are neither expired nor tombstones, and how long they have, in ms."""
-    left = [(channel.decode(), int(float(score)) - now_ms) for channel, score in pairs(members)]
-    return [(channel, milliseconds) for channel, milliseconds in left if milliseconds > 0]
+def _with_time_left(
+    members: Sequence[bytes], scores: Sequence[bytes | None], now_ms: int
+) -> list[tuple[str, int]]:
+    """Members that are neither gone, nor expired, nor tombstones, and how long they have, in ms."""
+    deadlines = [0 if score is None else int(float(score)) for score in scores]
+    found = zip(members, deadlines, strict=True)
+    return [(name.decode(), deadline - now_ms) for name, deadline in found if deadline > now_ms]
 
 
 def _with_what_is_left(item: bytes, now_ms: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -25,7 +25,8 @@ from topology.ids import new_change_id
 from topology.model import Change, Operator, Topology
 from topology.planning import plan_back
 from topology.plans import Plan
-from topology.ports import Lock, OperatorStore
+from topology.ports import Cluster, Lock, OperatorStore
+from topology.rehoming import clean_for_rehoming
 
 _log = logging.getLogger(__name__)
 
@@ -119,14 +120,23 @@ class Decisions:
         )
 
     async def mark_down(
-        self, shards: Collection[str], reason: str, evidence: Mapping[str, Any] | None = None
+        self,
+        cluster: Cluster,
+        shards: Collection[str],
+        reason: str,
+        evidence: Mapping[str, Any] | None = None,
     ) -> Topology:
-        """Give the slots of lost shards to the others."""
+        """Give the slots of lost shards to the others, which must have nothing of them."""
+
+        async def clean(topology: Topology) -> None:
+            _tell_uncleaned(await clean_for_rehoming(cluster, topology, shards))
+
         return await self._decide(
             lambda topology: transitions.rehome(topology, shards, reason),
             lambda _: Kind.MARKED_DOWN,
             reason,
             {"shards": sorted(shards), **(evidence or {})},
+            first=clean,
         )
 
     async def rollback_plan(self) -> Plan:
@@ -158,6 +168,13 @@ class Decisions:
 
     # -- what a coordinator decides
 
+    async def rehome(
+        self, cluster: Cluster, topology: Topology, shards: Collection[str], reason: str
+    ) -> Topology:
+        """`mark_down` for exactly this topology, and no history; StaleEpoch if there is a newer."""
+        _tell_uncleaned(await clean_for_rehoming(cluster, topology, shards))
+        return await self.transit(topology, lambda now: transitions.rehome(now, shards, reason))
+
     async def transit(self, topology: Topology, transition: Transition) -> Topology:
         """The transition of exactly this topology; StaleEpoch if there is a newer one."""
         after = transition(topology)
@@ -186,10 +203,16 @@ class Decisions:
         kind_of: Callable[[Topology], Kind | None],
         summary: str,
         evidence: Mapping[str, Any] | None = None,
+        first: Callable[[Topology], Awaitable[None]] | None = None,
     ) -> Topology:
-        """A transition that is right whatever else has just happened."""
+        """A transition that is right whatever else has just happened.
+
+        `first` is done for each topology that it is tried with.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
             before = await self.read()
+            if first is not None:
+                await first(before)
             try:
                 after = await self.transit(before, transition)
             except StaleEpoch:
@@ -244,6 +267,11 @@ class Decisions:
             before=before,
         )
         await asyncio.to_thread(self._store.append_history, entry)
+
+
+def _tell_uncleaned(missing: Mapping[str, str]) -> None:
+    for shard, why in missing.items():
+        _log.warning("shard %s may bring members back that have left: %s", shard, why)
 
 
 def _id(change: Change | None) -> str | None:

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
-from topology import transitions
 from topology.coordinator import Coordinator
 from topology.decisions import Decisions
 from topology.errors import ClusterError, LockHeld, StaleEpoch
@@ -300,9 +299,7 @@ class Monitor:
         reason = "; ".join(map(str, lost))
         shards = [evidence.shard for evidence in lost]
         try:
-            after = await self._decisions.transit(
-                topology, lambda now: transitions.rehome(now, shards, reason[:500])
-            )
+            after = await self._decisions.rehome(self._cluster, topology, shards, reason[:500])
         except StaleEpoch:
             return  # judged by what was; the next look judges by what is
         self._learn(after)

@@ -27,7 +27,7 @@ class Verification:
     """What was looked at, and what was found; ``forgotten`` groups are harmless and expire.
 
     The memberships of a slot that has moved stay on its old home for as long as they would have
-    lived, and the next change that brings the slot back deletes them first.
+    lived. Whoever brings the slot back, by a change or for a lost shard, deletes them first.
     """
 
     epoch: int

@@ -145,7 +145,8 @@ async def mark_down(store: options.StoreOptions, shards: Sequence[str], how: How
         if how.dry_run:
             return
         await _require_consent(how, "Mark as down?")
-        after = await carried_through(session.decisions.mark_down(shards, reason))
+        marking = session.decisions.mark_down(session.cluster, shards, reason)
+        after = await carried_through(marking)
         up = [shard.id for shard in after.shards if shard.state is not ShardState.DOWN]
         missing = await session.cluster.install(after, up)
         for shard, why in missing.items():

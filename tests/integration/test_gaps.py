@@ -194,7 +194,7 @@ async def test_a_lost_shard_is_told(gaps: Gaps) -> None:
             await layer.send(direct, numbered(1))
             assert await receive(layer, direct) == numbered(1)
             dies.kill()
-            await changes.decisions.mark_down(["dies"], "a test", evidence={})
+            await changes.mark_down("dies")
             gap = await gaps.first(GapReason.CHANGE)
             assert set(gap.names) == {lost_group, direct}
             assert "lost: dies" in gap.why

@@ -37,6 +37,7 @@ class Rules:
     marks: bool = True  # a write behind another one at the other home carries a mark
     whole_trail: bool = True  # ... of the last write to each shard, not of the last one alone
     clean: bool = True  # leftovers on the target are deleted before a round
+    clean_for_rehoming: bool = True  # ... and before it gets the slot of a lost shard
     copy_keeps: bool = True  # a copy does not write over what is there
     tombstones: bool = True  # a leave keeps a copy from bringing the member back
     late_tombstones: bool = False  # ... and also after the commit

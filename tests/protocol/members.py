@@ -95,7 +95,7 @@ class Members:
         control = state.control if self.rules.clean else state.control.having("clean")
         # Processes serve what is stored as soon as they know; nothing needs to be waited for.
         for name, changed in coordinator_steps(control, self.rules, settled=True):
-            yield name, state._replace(control=changed)
+            yield name, self._cleaned(state, changed)._replace(control=changed)
         yield from self._helper_steps(state)
         for name, told, known in learning(state.control, state.owner, "the owner"):
             yield name, state._replace(control=told, owner=known)
@@ -105,6 +105,14 @@ class Members:
         yield from self._sender_steps(state)
 
     # -- the coordinator
+
+    def _cleaned(self, state: State, changed: Control) -> State:
+        """Who marks a shard as down cleans the home that gets the slot, if it is none yet."""
+        before, home = state.control, changed.node.home
+        is_rehoming = changed.faults.rehomes < before.faults.rehomes
+        if not is_rehoming or home in before.node.homes or not self.rules.clean_for_rehoming:
+            return state
+        return state._replace(sets=put(state.sets, home, Stored.NOTHING))
 
     def _helper_steps(self, state: State) -> Iterator[tuple[str, State]]:
         control, stage = state.control, state.control.node.stage
@@ -208,7 +216,11 @@ class Members:
             return
         serves = state.sets[send.shard] is Stored.MEMBER
         wrong = None
-        if serves not in send.allowed:
+        control = state.control
+        # What was stored on a lost shard is lost with it, and who does not know yet that a living
+        # shard was marked as down goes by what is there.
+        excused = send.shard in control.node.down if serves else control.crashed
+        if serves not in send.allowed and not excused:
             wrong = "served after it left" if serves else "not served although it was stored"
         done = state._replace(send=None, sent=state.sent + 1, wrong=wrong)
         yield f"it finds {state.sets[send.shard].value}", done

@@ -69,6 +69,7 @@ HOLDS: list[tuple[str, Make, Faults]] = [
     ("members", members(True, False, sends=2), Faults()),
     ("members, aborts", members(True, False), Faults(aborts=1)),
     ("members, two coordinators", members(True, False), Faults(coordinator_crashes=1)),
+    ("members, a shard is marked as down", members(True, False), Faults(rehomes=1)),
     ("queue", queues(3), Faults()),
     ("queue, aborts", queues(2), Faults(aborts=1)),
     ("queue, nobody reads", queues(2, reads=False), Faults(aborts=1)),
@@ -96,6 +97,7 @@ def test_nothing_comes_twice_or_late_and_no_change_loses_anything(
         pytest.param(groups(1), Faults(aborts=1, coordinator_crashes=1), id="group, killed"),
         pytest.param(groups(1), Faults(rehomes=1), id="group, down"),
         pytest.param(members(True, False), Faults(aborts=1, coordinator_crashes=1), id="members"),
+        pytest.param(members(True, False), Faults(aborts=1, rehomes=1), id="members, down"),
         pytest.param(queues(3), Faults(aborts=1), id="queue"),
     ],
 )
@@ -123,6 +125,7 @@ BROKEN: list[tuple[str, object, Make, Faults, str]] = [
     ("marks", False, groups(2), Faults(), "out of order"),
     ("whole_trail", False, groups(3), Faults(), "out of order"),
     ("clean", False, members(True), Faults(), "served after it left"),
+    ("clean_for_rehoming", False, members(True, False), Faults(rehomes=1), "served after it left"),
     ("copy_keeps", False, members(True), Faults(), "not served although it was stored"),
     ("tombstones", False, members(True, False), Faults(), "served after it left"),
     (

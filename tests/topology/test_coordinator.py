@@ -342,7 +342,7 @@ async def test_a_shard_that_is_lost_in_the_middle_pauses_the_change(world: World
     await world.begun(A, B, C, D)
     await world.driven_until(lambda progress: progress.stage is Stage.COMMITTED)
     world.cluster.shard("a").trouble = "killed"
-    await world.decisions().mark_down(["a"], "shard a is lost", {"observers": 3})
+    await world.decisions().mark_down(world.cluster, ["a"], "shard a is lost", {"observers": 3})
     assert "a" not in world.topology.table.counts()
     last = (await world.driven())[-1]
     assert last.outcome is Outcome.PAUSED

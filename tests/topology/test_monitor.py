@@ -346,7 +346,7 @@ async def test_a_shard_that_comes_and_goes_stays_down(world: World) -> None:
 
 async def test_what_an_operator_has_marked_down_stays_down(world: World) -> None:
     """It may be well; the operator had his reasons."""
-    await Decisions(world.store, OPERATOR).mark_down(["b"], "maintenance")
+    await Decisions(world.store, OPERATOR).mark_down(world.cluster, ["b"], "maintenance")
     world.start(limits=replace(LIMITS, quiet_s=0.05))
     await world.until(lambda: world.told(What.LEADS))
     await world.has_looked()
@@ -370,7 +370,9 @@ async def test_an_operators_change_is_paused_and_left_to_him(world: World) -> No
 
 async def test_a_return_that_a_killed_monitor_began_is_finished_by_another(world: World) -> None:
     """Whoever leads goes on with what monitors have begun."""
-    await Decisions(world.store, replace(OPERATOR, user=MONITOR)).mark_down(["b"], "lost")
+    await Decisions(world.store, replace(OPERATOR, user=MONITOR)).mark_down(
+        world.cluster, ["b"], "lost"
+    )
     down = world.topology
     back = [replace(shard, state=ShardState.UP) for shard in down.shards]
     dead = Decisions(world.store, replace(OPERATOR, user=MONITOR))
@@ -413,7 +415,7 @@ async def test_a_return_goes_on_when_another_shard_is_lost(world: World) -> None
 async def test_a_return_that_an_operator_pauses_is_left_alone(world: World) -> None:
     """Until he lets it go on."""
     monitor = Decisions(world.store, replace(OPERATOR, user=MONITOR))
-    await monitor.mark_down(["b"], "lost")
+    await monitor.mark_down(world.cluster, ["b"], "lost")
     back = [replace(shard, state=ShardState.UP) for shard in world.topology.shards]
     await monitor.begin(plan(world.topology, back, "take back b"), step=500)
     operator = Decisions(world.store, OPERATOR)
