@@ -6,20 +6,17 @@ import asyncio
 import itertools
 import json
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from chaos.environments.base import EnvironmentFailed
+from chaos.environments.base import OPERATOR, EnvironmentFailed
 from chaos.environments.control import CommandFailed
 from cluster_layer.processes import ChildProcess
 from topology.errors import ClusterError
 from topology.model import Topology
 from topology.monitor import LEADER_LOCK
 from topology.stores import open_store
-
-COMMAND: Final = (sys.executable, "-m", "cluster_layer.cli")
 
 QUIET_S: Final = "2"  # a shard that was lost must be well for so long before it comes back
 
@@ -30,12 +27,19 @@ _LOOK_S = 0.05
 class Operator:
     """Gives commands against the store of a run's topology; holds `busy` while at a change."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], directory: Path) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        directory: Path,
+        command: Sequence[str] = OPERATOR,
+    ) -> None:
         self.busy = asyncio.Lock()
         self.monitors: list[ChildProcess] = []
         self._url = url
         self._options = dict(options)
         self._directory = directory
+        self._command = command
         self._numbers = itertools.count()
 
     def begin_change(self, *words: str) -> ChildProcess:
@@ -57,7 +61,7 @@ class Operator:
         options.write_text(json.dumps(self._options), encoding="utf-8")
         store = {"CLUSTER_LAYER_STORE": self._url, "CLUSTER_LAYER_STORE_OPTIONS": str(options)}
         return ChildProcess(
-            [*COMMAND, *words],
+            [*self._command, *words],
             output=self._directory / f"operator-{next(self._numbers)}.log",
             env={**os.environ, **store},
         )
