@@ -23,24 +23,29 @@ logger = logging.getLogger("cluster_layer")
 
 #: Between attempts to receive from a layer that fails: the old one raises when a Redis is away.
 AGAIN_S: Final = 0.2
-_BACKEND: Final = "channels_redis.core.RedisChannelLayer"
+CORE: Final = "channels_redis.core.RedisChannelLayer"
+PUBSUB: Final = "channels_redis.pubsub.RedisPubSubChannelLayer"
 
 
 class TwoLayers(BaseChannelLayer):
     """CONFIG: ``old`` and ``new``, the CONFIG of each, and ``write``, ``"old"`` or ``"new"``.
 
-    `old` is `channels_redis.core.RedisChannelLayer`. A name that is made here is good on both
-    layers. ConfigError.
+    ``old_backend`` is `CORE` or `PUBSUB`, or a subclass of theirs. A name that is made here is good
+    on both layers. ConfigError.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
 
-    def __init__(self, old: Mapping[str, Any], new: Mapping[str, Any], write: str) -> None:
+    def __init__(
+        self, old: Mapping[str, Any], new: Mapping[str, Any], write: str, old_backend: str = CORE
+    ) -> None:
         if write not in ("old", "new"):
             raise ConfigError(f"CONFIG write: {write!r:.60} is not allowed; 'old' or 'new' is")
         super().__init__()
         self.new = ClusterChannelLayer(**new)
-        self.old = import_string(_BACKEND)(**old)
+        backend = _backend_of(old_backend)
+        self.old: Any = backend(**old)
+        self._is_pubsub = _is_pubsub(backend)
         self._writer: Any = self.old if write == "old" else self.new
         self.write = write
         self._arrivals: dict[str, _Arrivals] = {}
@@ -56,12 +61,20 @@ class TwoLayers(BaseChannelLayer):
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name that this process receives on both layers."""
         name = await self.new.new_channel(prefix)
-        # channels_redis looks at the end of the part up to "!" to know its own.
-        self.old.client_prefix = name.partition("!")[0].rpartition(".")[2]
+        if self._is_pubsub:
+            # As its own new_channel does: what is sent to a channel without a subscription is lost.
+            await self.old._subscribe_to_channel(name)  # noqa: SLF001 - it takes no name otherwise
+        else:
+            # It looks at the end of the part up to "!" to know its own.
+            self.old.client_prefix = name.partition("!")[0].rpartition(".")[2]
         return name
 
     async def receive(self, channel: str) -> Message:
-        """The next message that comes by either layer."""
+        """The next message that comes by either layer.
+
+        A cancel loses nothing of the new layer's. The old one may drop what it has just taken in;
+        that of `channels_redis.pubsub` ends its subscription to the channel until the next call.
+        """
         arrivals = self._arrivals.setdefault(channel, _Arrivals(channel, (self.old, self.new)))
         try:
             return await arrivals.next()
@@ -78,12 +91,16 @@ class TwoLayers(BaseChannelLayer):
         await _both(self.old.group_discard(group, channel), self.new.group_discard(group, channel))
 
     async def flush(self) -> None:
-        """Empty both layers."""
+        """Empty both layers; of `channels_redis.pubsub` what this process has."""
         await _both(self.old.flush(), self.new.flush())
+        for arrivals in list(self._arrivals.values()):
+            arrivals.begin_anew()  # who receives may wait at a queue that is none any more
 
     async def close(self) -> None:
         """Close every connection of both."""
-        await _both(self.old.close_pools(), self.new.close())
+        # That of pub/sub has no other end: it forgets its subscriptions, which end anyway.
+        ending = self.old.flush() if self._is_pubsub else self.old.close_pools()
+        await _both(ending, self.new.close())
 
 
 class _Arrivals:
@@ -123,6 +140,11 @@ class _Arrivals:
         finally:
             self._waiters -= 1
 
+    def begin_anew(self) -> None:
+        """Have each layer's `receive` called again."""
+        for task in self._receiving.values():
+            task.cancel()
+
     def _take_in(self) -> None:
         for number, task in list(self._receiving.items()):
             if task.done():
@@ -147,7 +169,30 @@ async def _receive(layer: Any, channel: str) -> Message:
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from error  # redis-py made an error of its own of it
             logger.warning("%s: receive failed (%r)", type(layer).__name__, error)
+            if _is_pubsub(type(layer)):
+                # It would take a channel for subscribed whose subscription has failed.
+                layer.channels.pop(channel, None)
             await asyncio.sleep(AGAIN_S)
+
+
+def _backend_of(name: str) -> type[Any]:
+    """The class of the old layer. ConfigError: it is none that this can work with."""
+    allowed = f"{CORE!r} or {PUBSUB!r} is"
+    try:
+        found = import_string(name)
+        known = tuple(import_string(one) for one in (CORE, PUBSUB))
+    except (AttributeError, ImportError, TypeError) as error:
+        raise ConfigError(
+            f"CONFIG old_backend: {name!r:.100} is not allowed; {allowed}, with the package "
+            f"channels_redis installed: {error}"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, known)):
+        raise ConfigError(f"CONFIG old_backend: {name!r:.100} is not allowed; {allowed}")
+    return found
+
+
+def _is_pubsub(backend: type[Any]) -> bool:
+    return issubclass(backend, import_string(PUBSUB))
 
 
 async def _both(*works: Awaitable[Any]) -> None:
