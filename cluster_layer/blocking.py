@@ -316,7 +316,11 @@ class BlockingLinks(Homes[BlockingLink]):
         link = self._links[shard] = BlockingLink(
             shard, endpoint, self.settings, self._counters, self.topologies, self._outages
         )
+        link.neighbours = self._all_made
         return link
+
+    def _all_made(self) -> list[BlockingLink]:
+        return list(self._links.values())
 
     async def together(self, works: Sequence[Coroutine[Any, Any, None]]) -> None:
         waiting = list(works)

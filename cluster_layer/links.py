@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any
 
+from cluster_layer.batching import Command
 from cluster_layer.combining import Combiner
 from cluster_layer.connection import Caller, Connection
 from cluster_layer.counters import Counters
@@ -24,6 +25,7 @@ from cluster_layer.errors import DeliveryUnknown, ShardUnavailable
 from cluster_layer.presence import Presence
 from cluster_layer.routing import Routes
 from cluster_layer.running import (
+    ASK_WITHIN_S,
     BACKOFF_S,
     HEARTBEAT_S,
     Build,
@@ -113,6 +115,10 @@ class Link(Runner[Connection]):
         if self.connection is not None and self._presence is not None:
             command = self._presence.command(self.keys)
             self.connection.call((command,)).add_done_callback(_look_at)
+
+    async def asked(self, connection: Connection, *commands: Command) -> Any:
+        async with asyncio.timeout(ASK_WITHIN_S):  # that others wait for more there is no reason
+            return await connection.execute(*commands)
 
     def combined(self, write: Write) -> Awaitable[Any] | None:
         connection = self.connection
@@ -343,8 +349,12 @@ class Links(Homes[Link]):
                 shard, endpoint, self.settings, self._counters, self.topologies, self._presence
             )
             link.watchers.append(self._changed)
+            link.neighbours = self._all_made
             self._links[shard] = link
         return link
+
+    def _all_made(self) -> list[Link]:
+        return list(self._links.values())
 
     def all(self) -> list[Link]:
         """A link to every shard of the topology that is not down."""

@@ -7,9 +7,10 @@ blocking one (`blocking.py`) they never suspend and run to their end in the call
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -27,6 +28,7 @@ from cluster_layer.session import CommandRefused, Session
 from cluster_layer.topologies import Topologies
 from cluster_layer.writes import Write
 from topology.codec import encode
+from topology.errors import ClusterError
 from topology.model import Topology
 
 logger = logging.getLogger("cluster_layer")
@@ -39,6 +41,8 @@ COUNTER_TTL_MS = 30 * 86_400_000
 KEEP_ALIVE_S = 600.0  # between extensions of that time
 # Every redirection follows a newer topology: more of them within one call is a defect somewhere.
 MAX_REDIRECTIONS = 16
+# Before a shard is brought a topology: how long it may wait for what another one says to that.
+ASK_WITHIN_S = 0.5
 # What can be wrong with one call: the scripts, the clock, the topology; each once, and one more.
 MAX_REMEDIES = 4
 BACKOFF_S = (0.05, 1.0)  # first and longest pause between attempts to connect
@@ -89,6 +93,7 @@ class Runner(ABC, Generic[S]):
         self._counters = counters
         self.keys = self.keys_of("")
         self.served = 0  # the epoch that the shard was last seen to serve
+        self.neighbours: Callable[[], Iterable[Runner[S]]] = tuple  # of the same place
 
     @abstractmethod
     async def ready(self) -> S:
@@ -102,6 +107,10 @@ class Runner(ABC, Generic[S]):
         when the shard has answered on a new connection in the same life: by then it has read the
         old one to its end. From another life, nobody learns what has become of the last one.
         """
+
+    async def asked(self, connection: S, *commands: Command) -> Any:
+        """The replies within ASK_WITHIN_S. ClusterError, TimeoutError."""
+        return await connection.execute(*commands, timeout_s=ASK_WITHIN_S)
 
     def combined(self, write: Write) -> Awaitable[Any] | None:
         """The reply to a write that leaves in one call with others; None: it can't."""
@@ -252,6 +261,9 @@ class Runner(ABC, Generic[S]):
         ours = self._topologies.topology
         served = int(await connection.execute(("GET", keys.cluster.epoch)) or 0)
         if served < ours.epoch:
+            # We may have missed an epoch: a blank shard must not be told what is over.
+            await self._ask_neighbour(ours.epoch)
+            ours = self._topologies.topology
             served = int(await connection.execute(self._installation(ours, keys)))
         self.served = served
         if served > ours.epoch:
@@ -259,6 +271,26 @@ class Runner(ABC, Generic[S]):
                 await connection.execute(("GET", keys.cluster.topology)) or b""
             )
         return served
+
+    async def _ask_neighbour(self, epoch: int) -> None:
+        """Get the topology of another shard, if that is newer; if it can't be asked, go on.
+
+        One of those that we are connected to, at once: nobody waits for a connection here.
+        """
+        connected = [
+            (runner, runner.connection)
+            for runner in self.neighbours()
+            if runner is not self and runner.connection is not None
+        ]
+        if not connected:
+            return
+        neighbour, connection = max(connected, key=lambda one: one[0].served)
+        keys = neighbour.keys.cluster
+        with contextlib.suppress(ClusterError, TimeoutError):
+            served = int(await self.asked(connection, ("GET", keys.epoch)) or 0)
+            if served > epoch:
+                found = await self.asked(connection, ("GET", keys.topology))
+                self._topologies.offer_encoded(found or b"")
 
     def _installation(self, topology: Topology, keys: Keys) -> Command:
         cluster = keys.cluster

@@ -11,6 +11,7 @@ import redis.exceptions
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
+from cluster_layer.blocking import BlockingLinks, finish
 from cluster_layer.counters import Counters
 from cluster_layer.embedded import RedisServer
 from cluster_layer.errors import ShardUnavailable
@@ -19,6 +20,8 @@ from cluster_layer.links import Link, Links
 from cluster_layer.running import Redirected
 from cluster_layer.topologies import Topologies
 from tests.cluster_layer.links.bench import SETTINGS
+from tests.support.layers import HasUrl
+from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 from topology.hashing import SLOTS
 from topology.ids import new_cluster_id
@@ -29,7 +32,7 @@ from topology.planning import initial_topology
 class Cluster:
     """Two shards, one topology of them, and direct access."""
 
-    def __init__(self, *servers: RedisServer) -> None:
+    def __init__(self, *servers: HasUrl) -> None:
         shards = [Shard(f"s{number}", server.url) for number, server in enumerate(servers)]
         self.topology = initial_topology(shards, cluster=new_cluster_id())
         self.clients: list[Any] = [redis.Redis.from_url(server.url) for server in servers]
@@ -104,6 +107,68 @@ async def test_a_writer_that_is_behind_is_redirected(cluster: Cluster) -> None:
     assert shard == behind.routes.shard_of("c")
     await behind.close()
     await installing.close()
+
+
+def _push(keys: Keys) -> tuple[Sequence[bytes], Command]:
+    return (keys.queue("c"),), (10, 60_000, "m")
+
+
+async def test_who_has_missed_an_epoch_does_not_bring_the_last_one_to_a_blank_shard(
+    cluster: Cluster,
+) -> None:
+    """Another one is asked first: it gets the newest topology, and no write by an old one."""
+    behind, ahead = cluster.links(), cluster.links(cluster.later())
+    for link in behind.all():
+        await link.ready()
+    await ahead.to("s1").ready()
+    cluster.clients[0].flushall()
+    with pytest.raises(Redirected):
+        await behind.to("s0").run(scripts.QUEUE_PUSH, cluster.topology.epoch, _push)
+    assert cluster.served(0, behind.to("s0")) == cluster.later().epoch
+    assert behind.topologies.topology == cluster.later()
+    assert not cluster.clients[0].exists(behind.to("s0").keys.queue("c"))
+    await behind.close()
+    await ahead.close()
+
+
+def test_so_it_is_with_calls_that_block(cluster: Cluster) -> None:
+    """Of a thread without a loop."""
+    behind = BlockingLinks(Topologies(cluster.topology), SETTINGS, Counters(), {})
+    ahead = BlockingLinks(Topologies(cluster.later()), SETTINGS, Counters(), {})
+    for shard in ("s0", "s1"):
+        finish(behind.to(shard).ready())
+    finish(ahead.to("s1").ready())
+    cluster.clients[0].flushall()
+    link = behind.to("s0")
+    with pytest.raises(Redirected):
+        finish(link.run(scripts.QUEUE_PUSH, cluster.topology.epoch, _push))
+    assert int(cluster.clients[0].get(link.keys.cluster.epoch)) == cluster.later().epoch
+    behind.close()
+    ahead.close()
+
+
+@pytest.mark.parametrize("fault", ["silent", "cut"])
+async def test_a_blank_shard_comes_up_when_the_others_can_t_be_asked(
+    redis_server: RedisServer, fault: str
+) -> None:
+    """Nobody waits longer than a moment for what they would say."""
+    with RedisServer() as other, TcpProxy("127.0.0.1", other.port) as proxy:
+        cluster = Cluster(redis_server, proxy)
+        links = cluster.links()
+        for link in links.all():
+            await link.ready()
+        if fault == "silent":
+            proxy.blackhole()
+        else:
+            proxy.refuse()
+            proxy.cut()
+        cluster.clients[0].flushall()
+        began = asyncio.get_running_loop().time()
+        reply = await links.to("s0").run(scripts.QUEUE_PUSH, cluster.topology.epoch, _push)
+        assert reply == [1, 0, 0]
+        assert asyncio.get_running_loop().time() - began < SETTINGS.timeout_s
+        assert cluster.served(0, links.to("s0")) == cluster.topology.epoch
+        await links.close()
 
 
 async def test_a_shard_that_keeps_no_usable_copy_is_unavailable(cluster: Cluster) -> None:
