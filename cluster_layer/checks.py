@@ -32,6 +32,7 @@ from cluster_layer.connection import Connection
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
 from cluster_layer.keys import parse_info
+from cluster_layer.program import of_site
 from cluster_layer.session import CommandRefused
 from topology.errors import ClusterError
 from topology.model import ShardState, Topology
@@ -75,7 +76,7 @@ def check_shards(**_kwargs: Any) -> list[CheckMessage]:
         except ConfigError:
             continue  # check_settings tells
         try:
-            endpoints = _endpoints(config)
+            endpoints = _endpoints(alias, config)
         except ClusterError as error:
             hint = (
                 "a process with a copy of the last good topology starts all the same, a new host "
@@ -89,8 +90,9 @@ def check_shards(**_kwargs: Any) -> list[CheckMessage]:
 
 
 def _our_layers() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Alias and CONFIG of each entry of CHANNEL_LAYERS whose backend is this layer."""
+    """Alias and CONFIG of each entry of CHANNEL_LAYERS whose backend is, or will be, this layer."""
     from cluster_layer.layer import ClusterChannelLayer
+    from cluster_layer.migrating import TwoLayers
 
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     for alias, entry in layers.items():
@@ -101,6 +103,8 @@ def _our_layers() -> Iterator[tuple[str, Mapping[str, Any]]]:
             continue  # Channels itself tells of a backend that can't be imported
         if isinstance(backend, type) and issubclass(backend, ClusterChannelLayer):
             yield alias, entry.get("CONFIG", {})
+        elif isinstance(backend, type) and issubclass(backend, TwoLayers):
+            yield alias, entry.get("CONFIG", {}).get("new", {})
 
 
 def _where(alias: str) -> str:
@@ -132,7 +136,7 @@ def _is_in_clear(url: str) -> bool:
     return scheme == "redis" and not (host in ("localhost", "::1") or host.startswith("127."))
 
 
-def _endpoints(config: Config) -> dict[str, Endpoint]:
+def _endpoints(alias: str, config: Config) -> dict[str, Endpoint]:
     """Shard id -> how to reach it. ClusterError: the topology can't be read."""
     if config.topology is None:
         return {host.id: host for host in config.hosts}
@@ -142,7 +146,7 @@ def _endpoints(config: Config) -> dict[str, Endpoint]:
     finally:
         store.close()
     if topology is None:
-        raise ConfigError("there is none: create one with `cluster-layer init`")
+        raise ConfigError(f"there is none: create one with `{of_site(alias)} init`")
     return {shard.id: config.endpoint_for(shard) for shard in _in_use(topology)}
 
 
@@ -171,7 +175,7 @@ async def _look_at(
     except ClusterError as error:
         hint = (
             "is the server running, and its address, password and TLS as in the settings? "
-            "`cluster-layer check` looks closer"
+            f"`{of_site(alias)} check` looks closer"
         )
         return [Warning(f"{where}: {error}", hint=hint, id="cluster_layer.W011")]
     try:

@@ -9,6 +9,7 @@ from cluster_layer.cli.session import carried_through, this_operator
 from cluster_layer.endpoints import Endpoint
 from cluster_layer.errors import ConfigError
 from cluster_layer.names import require_channel_name
+from cluster_layer.program import command
 from topology import Shard, StaleEpoch, Topology, TopologyUnavailable, slot_of
 from topology.decisions import Decisions
 from topology.ids import new_cluster_id
@@ -70,7 +71,9 @@ def read(store_options: StoreOptions) -> Topology:
     with store_options.opened() as store:
         topology = store.read()
     if topology is None:
-        raise TopologyUnavailable(f"{store_options} has no topology; `init` creates the first one")
+        raise TopologyUnavailable(
+            f"{store_options} has no topology; `{command('init')}` creates the first one"
+        )
     return topology
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from cluster_layer.cli.exits import Unfinished
 from cluster_layer.cli.how import How
 from cluster_layer.cli.session import Session
+from cluster_layer.program import command
 from topology.coordinator import Coordinator
 from topology.decisions import OPERATOR_LOCK
 from topology.errors import ClusterError, LockHeld, StoreUnavailable
@@ -20,7 +21,6 @@ from topology.ports import Lock
 from topology.progress import Doing, Outcome, Progress, Tally, holds_up, progress_of
 from topology.transitions import Stage
 
-RESUMABLE = "`cluster-layer resume` goes on with it from any machine, `abort` ends it"
 LOOK_EVERY_S = 0.5
 
 
@@ -124,7 +124,8 @@ async def _left(session: Session, why: str) -> str:
     if topology.change is None:
         return f"{why}; no change is under way, at epoch {topology.epoch}"
     return (
-        f"{why}: the change {topology.change.summary!r} is at epoch {topology.epoch}; {RESUMABLE}"
+        f"{why}: the change {topology.change.summary!r} is at epoch {topology.epoch}; "
+        f"`{command('resume')}` goes on with it from any machine, `{command('abort')}` ends it"
     )
 
 

@@ -16,6 +16,7 @@ from cluster_layer.config import default_topology_cache
 from cluster_layer.diagnosis import Facts, Finding, diagnose, diagnose_store
 from cluster_layer.lookout import Lookout, open_lookout
 from cluster_layer.overview import Overview, StoreView
+from cluster_layer.program import command
 from topology.atomic import read_at_most
 from topology.codec import MAX_BYTES, decode, encode
 from topology.decisions import OPERATOR_LOCK
@@ -105,7 +106,8 @@ class Gatherer:
                 raise
             return copy, f"{error}; a copy of epoch {copy.epoch} is used ({self._copy})"
         if found is None:
-            raise TopologyUnavailable(f"{self._options} has no topology; `init` creates one")
+            create = command("init")
+            raise TopologyUnavailable(f"{self._options} has no topology; `{create}` creates one")
         return found, None
 
     def _holder(self, lock: str) -> Holder | None:

@@ -17,6 +17,7 @@ from cluster_layer.diagnosis.findings import (
     place,
 )
 from cluster_layer.overview import Condition, condition_of
+from cluster_layer.program import command
 from topology.codec import MAX_BYTES
 from topology.model import Phase, ShardState
 from topology.planning import quotas
@@ -136,7 +137,7 @@ def _monitors(facts: Facts) -> Iterator[Finding]:
     rule, monitors = "monitor.running", facts.overview.monitors()
     if not monitors:
         what = "no monitor runs: a lost shard stays lost until an operator marks it as down"
-        remedy = "run cluster-layer monitor on two or three hosts"
+        remedy = f"run `{command('monitor')}` on two or three hosts"
         yield Finding(Severity.WARNING, rule, "monitors", what, remedy)
         return
     if facts.overview.store.trouble is None and not any(map(facts.overview.leads, monitors)):

@@ -123,6 +123,22 @@ def test_exit_codes_pass_through(tmp_path: Path) -> None:
         manage("probe", code=5)
 
 
+def test_hints_name_the_command_by_which_one_came(tmp_path: Path) -> None:
+    """With the alias, if it is not the default one."""
+    with start_shards(2) as servers:
+        config = {"topology": (tmp_path / "topology.json").as_uri()}
+        entry = {"BACKEND": OURS, "CONFIG": config}
+        manage = Manage(tmp_path, {"default": entry, "other": entry})
+        assert "`manage.py cluster init`" in manage("status", code=1)
+        assert "`manage.py cluster --layer other init`" in manage("--layer=other", "status", code=1)
+        manage("init", *(server.url for server in servers))
+        said = json.loads(manage("--layer", "other", "check", "--json", code=6))
+        (monitors,) = (one for one in said["findings"] if one["rule"] == "monitor.running")
+        assert "`manage.py cluster --layer other monitor`" in monitors["remedy"]
+        usage = manage("status", "--help", "--layer", "other")
+        assert usage.startswith("Usage: manage.py cluster --layer other status")
+
+
 def test_a_fixed_list_of_hosts_has_no_store(tmp_path: Path) -> None:
     """The verbs for messages do without; the others say what to change."""
     with start_shards(2) as servers:

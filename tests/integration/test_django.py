@@ -102,8 +102,20 @@ def test_what_is_doubtful_is_a_warning(checked: Site, layers: object, expected: 
     assert "HINT" in done.stderr
 
 
+def test_a_site_that_moves_is_looked_at_for_its_new_layer(checked: Site, tmp_path: Path) -> None:
+    """Both layers of the move are one entry; the hint says how to create what is missing."""
+    new = {"topology": (tmp_path / "none.json").as_uri()}
+    entry = {
+        "BACKEND": "cluster_layer.migrating.TwoLayers",
+        "CONFIG": {"old": {}, "new": new, "write": "old"},
+    }
+    done = checked({"default": entry})
+    assert ids_in(done.stderr) == {"cluster_layer.W010"}, done.stderr
+    assert "`manage.py cluster init`" in done.stderr
+
+
 def test_a_shard_that_is_not_there_is_a_warning(checked: Site, diskless: RedisServer) -> None:
-    """It names the shard and what to look at; its password is not told."""
+    """It names the shard and what to look at, by what command; its password is not told."""
     port = free_port()
     url = f"redis://:secret-word@127.0.0.1:{port}"
     done = checked(ours(hosts=[diskless.url, url], timeout=0.5))
@@ -111,6 +123,7 @@ def test_a_shard_that_is_not_there_is_a_warning(checked: Site, diskless: RedisSe
     assert ids_in(done.stderr) == {"cluster_layer.W011"}
     assert str(port) in done.stderr
     assert "is the server running" in done.stderr
+    assert "`manage.py cluster check`" in done.stderr
     assert "secret-word" not in done.stderr
 
 

@@ -53,6 +53,7 @@ PURE = (
     "cluster_layer.terms",
     "cluster_layer.metrics.hook",
     "cluster_layer.overview",
+    "cluster_layer.program",
     "cluster_layer.diagnosis",
     "cluster_layer.diagnosis.*",
     "cluster_layer.cli.wishes",

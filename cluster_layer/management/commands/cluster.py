@@ -15,6 +15,7 @@ from cluster_layer.cli import exits
 from cluster_layer.cli.main import main
 from cluster_layer.cli.site import Site
 from cluster_layer.errors import ConfigError
+from cluster_layer.program import came_by, of_site
 
 _BACKEND: Final = "cluster_layer.ClusterChannelLayer"
 
@@ -49,7 +50,9 @@ class Command(BaseCommand):
         except ConfigError as error:
             raise CommandError(str(error), returncode=exits.USAGE) from None
         try:
-            main.main(arguments, prog_name="manage.py cluster", obj=site)
+            program = of_site(alias)
+            came_by(program)
+            main.main(arguments, prog_name=program, obj=site)
         except SystemExit as end:
             if end.code:
                 raise
