@@ -102,7 +102,7 @@ def test_passwords_are_kept_and_never_shown(store: str) -> None:
 def test_an_empty_store_names_the_remedy(store: str) -> None:
     """Without a topology show fails with exit code 1 and says how to make one."""
     result = run("topology", "show", "--store", store)
-    assert (result.exit_code, "`init`" in result.output) == (1, True)
+    assert (result.exit_code, "`cluster-layer init`" in result.output) == (1, True)
 
 
 def test_the_store_may_come_from_the_environment(store: str) -> None:
