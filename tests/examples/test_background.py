@@ -184,6 +184,7 @@ def test_channel_send_and_channel_tail(site: Site) -> None:
         (("jobs", "{"), "no JSON"),
         (("jobs", "[1]"), 'a JSON object with a "type"'),
         (("jobs", '{"n": 1}'), 'a JSON object with a "type"'),
+        (("jobs", '{"type": "a"}', "nonsense"), "no JSON"),
         (("a channel", '{"type": "a"}'), "after 0 messages"),
         (("jobs", '{"type": "a"}', "--layer", "other"), "has no 'other'"),
     ],
@@ -192,3 +193,12 @@ def test_channel_send_says_what_is_wrong(site: Site, arguments: tuple[str, ...],
     """And sends nothing."""
     assert said in site.run("-m", "django", "channel_send", *arguments, status=1)
     assert site.layer.receive_many(["jobs"]) == (None, None)
+
+
+def test_a_line_that_is_no_message_ends_what_was_sent_before_it(site: Site) -> None:
+    """How many messages that were is told."""
+    lines = '{"type": "a", "n": 1}\n\n{"type": "a", "n": 2}\nnonsense\n{"type": "a", "n": 3}\n'
+    said = site.run("-m", "django", "channel_send", "jobs", stdin=lines, status=1)
+    assert "after 2 messages: this is no JSON" in said
+    received = [site.layer.receive_many(["jobs"])[1] for _ in range(3)]
+    assert [message and message["n"] for message in received] == [1, 2, None]

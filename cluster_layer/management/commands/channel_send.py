@@ -36,20 +36,26 @@ class Command(BaseCommand):
     def handle(self, *_arguments: Any, **options: Any) -> None:
         layer = layer_of(options["layer"])
         send = layer.group_send if options["group"] else layer.send
-        texts = options["message"] or (line for line in sys.stdin if line.strip())
-        count = asyncio.run(self._send_all(layer, send, options["name"], texts))
+        # Those of the command line are looked at before any of them is sent.
+        messages: Iterable[dict[str, Any]] = [_message_of(text) for text in options["message"]]
+        messages = messages or (_message_of(line) for line in sys.stdin if line.strip())
+        count = asyncio.run(self._send_all(layer, send, options["name"], messages))
         self.stdout.write(f"sent: {count}")
 
-    async def _send_all(self, layer: Any, send: Any, name: str, texts: Iterable[str]) -> int:
+    async def _send_all(
+        self, layer: Any, send: Any, name: str, messages: Iterable[dict[str, Any]]
+    ) -> int:
         count = 0
         try:
             await open_here(layer)
-            for text in texts:
-                await send(name, _message_of(text))
+            for message in messages:
+                await send(name, message)
                 count += 1
         except ClusterError as error:
             code = NOT_SENT if error.definite else PERHAPS_SENT
             raise CommandError(f"after {count} messages: {error}", returncode=code) from None
+        except CommandError as error:  # of a line that is no message
+            raise CommandError(f"after {count} messages: {error}") from None
         finally:
             await close(layer)
         return count
