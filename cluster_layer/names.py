@@ -53,6 +53,11 @@ def inbox_name(channel: str) -> str:
     return channel[: channel.find("!") + 1] or channel
 
 
+def process_of(channel: str) -> str:
+    """The id of the process that receives a process-specific channel."""
+    return channel[: channel.find("!")].rpartition(".")[2]
+
+
 def _channel_rule(name: object) -> str:
     if not isinstance(name, str):
         return ""

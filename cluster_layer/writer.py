@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
@@ -20,7 +21,7 @@ from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.lanes import GROUP, INBOX, Lane, Lanes
 from cluster_layer.marks import Trail
-from cluster_layer.names import inbox_name, is_process_specific
+from cluster_layer.names import inbox_name, is_process_specific, process_of
 from cluster_layer.running import MAX_REDIRECTIONS, Homes, Redirected, Runner
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms
@@ -28,6 +29,8 @@ from cluster_layer.writes import Append, Publish, Push, Write
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
+
+HEARD_CHECK_S: Final = 0.05
 
 
 class TrailCell:
@@ -146,7 +149,11 @@ class Writer:
             await self._tell(channel, {"op": "join", "group": group})
 
     async def remove_member(self, group: str, channel: str, expiry_ms: int) -> None:
-        """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown."""
+        """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown.
+
+        The latter also if its process lives and is not connected to a home of the group: it may be
+        connected to another primary of that shard, where nobody has removed the member.
+        """
 
         def build(keys: Keys, epoch: int, *, copied: bool) -> tuple[Sequence[bytes], Command]:
             leave = control("leave", group, channel, epoch)
@@ -163,6 +170,7 @@ class Writer:
                 place = {"shard": shard, "life": life, "position": str(position)}
                 kick = {"op": "kick", "group": group, **place, "epoch": str(epoch)}
                 await self._tell(channel, kick)
+            await self._heard(channel, {shard: life for shard, life, _, _ in removed})
 
     # -- internals
 
@@ -290,3 +298,38 @@ class Writer:
                     continue
         except ClusterError as error:
             logger.info("%s was not told %s: %s", channel, fields, error)
+
+    async def _heard(self, channel: str, homes: Mapping[str, str]) -> None:
+        """Return once a channel's process is connected to these lives of shards, or is gone.
+
+        Then it has heard what they have published, or will before it hears what comes later.
+        DeliveryUnknown: it lives and is not connected in time, or nobody can tell.
+        """
+        process = process_of(channel)
+        deadline = monotonic() + self._links.settings.timeout_s
+        while True:
+            for shard, life in homes.items():
+                if not await self._is_connected(process, shard, life):
+                    break
+            else:
+                return
+            others = self._links.routes.endpoints().keys() - homes.keys()
+            seen = [await self._is_connected(process, other) for other in (*homes, *others)]
+            if not any(one is not False for one in seen):
+                return
+            if monotonic() > deadline:
+                reason = f"it was removed, but the process of {channel} is not connected there"
+                raise DeliveryUnknown(shard, reason)
+            await asyncio.sleep(HEARD_CHECK_S)
+
+    async def _is_connected(self, process: str, shard: str, life: str = "") -> bool | None:
+        """Whether a process listens to a shard, in this life of it; None: it can't be asked."""
+        with contextlib.suppress(ClusterError):
+            link = self._links.to(shard)
+            connection = await link.ready()
+            if link.keys.incarnation != (life or link.keys.incarnation):
+                return False
+            subscribed = link.keys.cluster.process(process)
+            _, listeners = await connection.execute(("PUBSUB", "NUMSUB", subscribed))
+            return bool(listeners)
+        return None
