@@ -22,6 +22,7 @@ from cluster_layer.keys import Keys
 from cluster_layer.lanes import GROUP, INBOX, Lane, Lanes
 from cluster_layer.marks import Trail
 from cluster_layer.names import inbox_name, is_process_specific, process_of
+from cluster_layer.routing import Routes
 from cluster_layer.running import MAX_REDIRECTIONS, Homes, Redirected, Runner
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms
@@ -31,6 +32,7 @@ from topology.errors import ClusterError
 logger = logging.getLogger("cluster_layer")
 
 HEARD_CHECK_S: Final = 0.05
+MAX_PLACES: Final = 4_096  # of channels that were written to lately
 
 
 class TrailCell:
@@ -64,6 +66,8 @@ class Writer:
         self._expiry_ms = expiry_ms
         self._inbox_lanes = Lanes(INBOX)
         self._group_lanes = Lanes(GROUP)
+        self._places: dict[str, tuple[str, Lane, int]] = {}
+        self._places_by: Routes | None = None
 
     async def send(self, channel: str, body: bytes, cell: TrailCell, terms: Terms = USUAL) -> None:
         """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
@@ -184,18 +188,26 @@ class Writer:
         terms: Terms = USUAL,
     ) -> Append:
         routes = self._links.routes
-        inbox = inbox_name(channel)
-        lane = self._inbox_lanes[routes.shard_of(inbox)]
+        if routes is not self._places_by or len(self._places) > MAX_PLACES:
+            self._places, self._places_by = {}, routes
+        place = self._places.get(channel)
+        if place is None:
+            place = self._places[channel] = self._place_of(channel, routes)
+        inbox, lane, capacity = place
         marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
         since = trail.epoch_of(marks) if marks else 0
         expiry_ms = terms.expiry_ms or self._expiry_ms
         envelope = encode(kind, expiry_ms, channel, marks, sealed, epoch=since)
-        capacity = self._capacity_of(channel)
         # By the inbox's expiry, which is that of all its entries, the shard makes room.
         expiry_ms = self._expiry_ms
         return Append(
             channel, inbox, lane, routes.epoch, capacity, expiry_ms, envelope, body, terms
         )
+
+    def _place_of(self, channel: str, routes: Routes) -> tuple[str, Lane, int]:
+        """The inbox of a channel, its lane, and the channel's capacity."""
+        inbox = inbox_name(channel)
+        return inbox, self._inbox_lanes[routes.shard_of(inbox)], self._capacity_of(channel)
 
     async def _at_all_homes(
         self, group: str, script: Script, build: Callable[..., tuple[Sequence[bytes], Command]]
