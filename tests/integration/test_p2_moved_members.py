@@ -6,7 +6,7 @@ They are stored on the group's shard, which nobody tells of a leave once the slo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from cluster_layer import ClusterChannelLayer
 from cluster_layer.administration import open_cluster
 from cluster_layer.embedded import RedisServer, start_shards
 from cluster_layer.endpoints import Endpoint
+from cluster_layer.errors import ShardUnavailable
 from tests.support.changes import Changes, changes_of
 from tests.support.layers import (
     DEADLINE_S,
@@ -74,10 +75,21 @@ async def at_epoch(layer: ClusterChannelLayer, epoch: int) -> None:
     await eventually_async(lambda: layer.stats()["epoch"] >= epoch)
 
 
+async def in_the_end(send: Callable[[], Awaitable[None]]) -> None:
+    """Send once, as soon as it can be: the loop may not go by the newest topology yet."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await send()
+                return
+            except ShardUnavailable:  # nothing was sent
+                await asyncio.sleep(0.02)
+
+
 async def reaches(layer: ClusterChannelLayer, group: str, channel: str) -> bool:
     """Whether a message to the group comes to a normal channel."""
-    await layer.group_send(group, numbered(1))
-    await layer.send(channel, numbered(2))
+    await in_the_end(lambda: layer.group_send(group, numbered(1)))
+    await in_the_end(lambda: layer.send(channel, numbered(2)))
     if await receive(layer, channel) == numbered(2):
         return False
     assert await receive(layer, channel) == numbered(2)
