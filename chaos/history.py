@@ -8,14 +8,16 @@ restart ``p1.1``); a *message* is named by process, task and a number that rises
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Final, TypeVar
 
 from topology.errors import ClusterError
 
 Event = Mapping[str, Any]
+Answer = TypeVar("Answer")
 
 
 class MalformedHistory(ClusterError):
@@ -68,6 +70,11 @@ class Operation:
     @property
     def writer(self) -> str:
         return f"{self.process}/{self.task}"
+
+    @property
+    def message(self) -> str:
+        """The name of what it writes."""
+        return f"{self.process}/{self.task}/{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +190,10 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All events of a run; operations by their id, everything else in order of time."""
+    """All events of a run; operations by their id, everything else in order of time.
+
+    `answers` keeps what `asked_once` has worked out from them.
+    """
 
     header: Header
     operations: Mapping[str, Operation] = field(default_factory=dict)
@@ -195,14 +205,28 @@ class History:
     audits: tuple[Audit, ...] = ()
     failures: tuple[Failure, ...] = ()
     stalls: tuple[Stall, ...] = ()
-
-    def writes(self) -> list[Operation]:
-        return [one for one in self.operations.values() if one.verb in WRITES]
+    answers: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def faults(self) -> tuple[Window, ...]:
         """The windows of what may lose messages."""
         return tuple(window for window in self.windows if not window.invariant)
+
+
+def asked_once(question: Callable[[History], Answer]) -> Callable[[History], Answer]:
+    """A question that several checkers ask of a history is answered once.
+
+    Nobody may change the answer.
+    """
+
+    @wraps(question)
+    def answer(history: History) -> Answer:
+        if question not in history.answers:
+            history.answers[question] = question(history)
+        found: Answer = history.answers[question]
+        return found
+
+    return answer
 
 
 _KINDS: Final[Mapping[str, type[Any]]] = {
@@ -246,7 +270,8 @@ def parse(lines: Iterable[str]) -> list[Event]:
             break
         try:
             event = json.loads(line)
-            events.append({"e": event["e"], **event})
+            event["e"]  # whatever has none is no event
+            events.append(event)
         except (ValueError, KeyError, TypeError) as error:
             raise MalformedHistory(f"line {number} is no event: {line[:80]!r}") from error
     return events
@@ -255,12 +280,17 @@ def parse(lines: Iterable[str]) -> list[Event]:
 def history_of(events: Iterable[Event]) -> History:
     """Put events together; MalformedHistory if they are none or the header is missing."""
     operations: dict[str, Operation] = {}
+    begun: dict[str, dict[str, Any]] = {}
     values: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
     for event in events:
         try:
-            _sort_in(event, operations, values)
+            _sort_in(event, begun, operations, values)
         except (KeyError, TypeError, ValueError) as error:
             raise MalformedHistory(f"not an event: {str(event)[:200]}") from error
+    try:
+        operations |= {name: Operation(**fields) for name, fields in begun.items()}
+    except TypeError as error:
+        raise MalformedHistory(f"not the begin of an operation: {error}") from error
     if len(values["header"]) != 1:
         raise MalformedHistory(f"a history has one header, this one has {len(values['header'])}")
     return History(
@@ -277,17 +307,26 @@ def history_of(events: Iterable[Event]) -> History:
     )
 
 
-def _sort_in(event: Event, operations: dict[str, Operation], values: dict[str, list[Any]]) -> None:
-    fields = {name: _frozen(value) for name, value in event.items() if name != "e"}
-    if event["e"] == "invoke":
+def _sort_in(
+    event: Event,
+    begun: dict[str, dict[str, Any]],
+    operations: dict[str, Operation],
+    values: dict[str, list[Any]],
+) -> None:
+    fields = dict(event)
+    kind = fields.pop("e")
+    if kind == "invoke":
         fields["verb"] = Verb(fields["verb"])
-        operation = Operation(**fields)
-        operations[operation.id] = operation
-    elif event["e"] == "complete":
+        begun[fields["id"]] = fields
+    elif kind == "complete":
         fields["outcome"] = Outcome(fields["outcome"])
-        operations[fields["id"]] = replace(operations[fields["id"]], **fields)
+        operation = Operation(**begun.pop(fields.pop("id")), **fields)
+        operations[operation.id] = operation
+    elif kind == "delivery":
+        values[kind].append(Delivery(**fields))
     else:
-        values[event["e"]].append(_KINDS[event["e"]](**fields))
+        frozen = {name: _frozen(value) for name, value in fields.items()}
+        values[kind].append(_KINDS[kind](**frozen))
 
 
 def _frozen(value: Any) -> Any:

@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from chaos.checkers import CHECKERS, check, verdict_of
-from chaos.checkers.base import Finding, Verdict, host_of, messages
+from chaos.checkers.base import (
+    Finding,
+    Verdict,
+    first_arrivals_s,
+    host_of,
+    messages,
+    writes_in_time,
+)
 from chaos.checkers.heal import healing_times_s
 from chaos.checkers.loss import losses
 from chaos.history import Header, History, Operation, Outcome, Window, event_of
@@ -69,7 +76,7 @@ class Report:
 def judge(history: History, history_file: str = "") -> Report:
     """Check a history, and take from it all that is shown."""
     findings = check(history)
-    outcomes = Counter(one.outcome for one in history.writes())
+    outcomes = Counter(one.outcome for one in messages(history).values())
     return Report(
         header=history.header,
         findings=findings,
@@ -105,7 +112,7 @@ def _slices(history: History, findings: Sequence[Finding]) -> tuple[Slice, ...]:
 def _fault_rows(history: History) -> tuple[FaultRow, ...]:
     if not history.windows:
         return ()
-    arrived = {delivery.message for delivery in history.deliveries}
+    arrived = first_arrivals_s(history)
     found = losses(history)
     lost: dict[str, list[str]] = defaultdict(list)
     for write, reason in found.explained:
@@ -113,11 +120,11 @@ def _fault_rows(history: History) -> tuple[FaultRow, ...]:
     for write, _ in found.unexplained:
         lost[write.id].append("unexplained")
     healed = {id(window): seconds for window, seconds in healing_times_s(history)}
-    writes = messages(history)
+    writes = writes_in_time(history)
     return tuple(
         _fault_row(
             window,
-            {message: one for message, one in writes.items() if _touches(window, one)},
+            [one for one in writes.begun(window.began_s, window.ended_s) if _touches(window, one)],
             arrived,
             lost,
             healed.get(id(window)),
@@ -127,26 +134,24 @@ def _fault_rows(history: History) -> tuple[FaultRow, ...]:
 
 
 def _touches(window: Window, one: Operation) -> bool:
-    return (
-        window.began_s <= one.invoked_s <= window.ended_s
-        and (not window.shards or one.shard in window.shards)
-        and (not window.processes or host_of(one.process) in window.processes)
+    return (not window.shards or one.shard in window.shards) and (
+        not window.processes or host_of(one.process) in window.processes
     )
 
 
 def _fault_row(
     window: Window,
-    writes: Mapping[str, Operation],
-    arrived: set[str],
+    writes: Sequence[Operation],
+    arrived: Mapping[str, float],
     lost: Mapping[str, Sequence[str]],
     heal_s: float | None,
 ) -> FaultRow:
-    outcomes = Counter(one.outcome for one in writes.values())
-    reasons = Counter(reason for one in writes.values() for reason in lost.get(one.id, ()))
+    outcomes = Counter(one.outcome for one in writes)
+    reasons = Counter(reason for one in writes for reason in lost.get(one.id, ()))
     return FaultRow(
         window,
         sent=len(writes),
-        delivered=sum(message in arrived for message in writes),
+        delivered=sum(one.message in arrived for one in writes),
         failed=outcomes[Outcome.NO],
         unknown=outcomes[Outcome.UNKNOWN],
         lost=dict(sorted(reasons.items())),

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from chaos.environments.base import EnvironmentFailed, Plan, begin, recorded
+from chaos.environments.base import OPERATOR, EnvironmentFailed, Plan, begin, recorded
 from chaos.environments.cluster import Cluster
 from chaos.environments.control import CommandFailed
 from chaos.environments.local import WORKER, LocalCluster
@@ -52,6 +52,7 @@ class Run:
     processes: int = 3
     layer: str = "cluster-layer"
     worker: Sequence[str] = WORKER
+    operator: Sequence[str] = OPERATOR
     drain_s: float = 6.0  # at the end nothing is written and everything is read
     make: MakeCluster = LocalCluster
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +90,7 @@ class Run:
             spares=self.scenario.spares,
             monitors=self.scenario.monitors,
             layer=self.layer,
+            operator=self.operator,
         )
 
 

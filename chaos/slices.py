@@ -103,7 +103,7 @@ def _names_in(event: Any) -> set[str]:
         if isinstance(value := getattr(event, field.name), str) and value
     }
     if isinstance(event, Operation):
-        names.add(f"{event.writer}/{event.number}")
+        names.add(event.message)
     # These say who and how, not what it is about.
     for common in ("process", "task", "verb", "outcome", "shard", "error", "reason"):
         names.discard(str(getattr(event, common, "")))
@@ -134,7 +134,7 @@ def _context(history: History, events: Sequence[Any]) -> tuple[Operation, ...]:
     names = set().union(*map(_names_in, events)) if events else set()
     ended_s = max((time_of(event) for event in events), default=0.0)
     operations = [one for one in history.operations.values() if one not in events]
-    written = [one for one in operations if f"{one.writer}/{one.number}" in names]
+    written = [one for one in operations if one.message in names]
     groups = {one.name for one in (*written, *events) if isinstance(one, Operation)}
     changes = [
         one

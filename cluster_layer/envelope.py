@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
@@ -41,9 +42,15 @@ _MAX_INT = 2**63 - 1
 _ATOMS = frozenset({str, bytes, float, bool, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
 
-# Not one Packer for all: writes come from several threads, and a packer's buffer is not theirs to
-# share.
-_pack = msgpack.packb
+
+class _Packers(threading.local):
+    """One packer per thread: its buffer can't be shared, and making one costs more than it does."""
+
+    def __init__(self) -> None:
+        self.pack: Callable[[object], bytes] = msgpack.Packer().pack
+
+
+_packers = _Packers()
 
 
 class Envelope(NamedTuple):
@@ -73,7 +80,7 @@ def encode_body(message: object, limit: int) -> bytes:
     if type(message) is not dict or not _is_exact(message, 0):
         message = _exact_message(message)
     try:
-        body: bytes = _pack(message)
+        body = _packers.pack(message)
     except UnicodeEncodeError:
         _refuse_surrogates(message, "message")
     if len(body) > limit:
@@ -124,8 +131,7 @@ def encode(
         fields = (*fields, sorted(exclude) or None)
     if epoch:
         fields = (*fields, epoch)
-    data: bytes = _pack(fields)
-    return data
+    return _packers.pack(fields)
 
 
 def fingerprint(group: str, data: bytes) -> int:

@@ -177,7 +177,7 @@ class ClusterChannelLayer(BaseChannelLayer):
         """Remove a channel from a group; nothing if it is not in it.
 
         ShardUnavailable, DeliveryUnknown: a channel of this process is out of the group as far as
-        this process is concerned.
+        this process is concerned; a channel of another one may go on getting messages.
         """
         require_group_name(group)
         require_channel_name(channel)

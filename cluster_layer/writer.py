@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from cluster_layer import scripts
 from cluster_layer.batching import Command
@@ -20,7 +21,8 @@ from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.keys import Keys
 from cluster_layer.lanes import GROUP, INBOX, Lane, Lanes
 from cluster_layer.marks import Trail
-from cluster_layer.names import inbox_name, is_process_specific
+from cluster_layer.names import inbox_name, is_process_specific, process_of
+from cluster_layer.routing import Routes
 from cluster_layer.running import MAX_REDIRECTIONS, Homes, Redirected, Runner
 from cluster_layer.scripts import Script
 from cluster_layer.terms import USUAL, Terms
@@ -28,6 +30,9 @@ from cluster_layer.writes import Append, Publish, Push, Write
 from topology.errors import ClusterError
 
 logger = logging.getLogger("cluster_layer")
+
+HEARD_CHECK_S: Final = 0.05
+MAX_PLACES: Final = 4_096  # of channels that were written to lately
 
 
 class TrailCell:
@@ -61,6 +66,8 @@ class Writer:
         self._expiry_ms = expiry_ms
         self._inbox_lanes = Lanes(INBOX)
         self._group_lanes = Lanes(GROUP)
+        self._places: dict[str, tuple[str, Lane, int]] = {}
+        self._places_by: Routes | None = None
 
     async def send(self, channel: str, body: bytes, cell: TrailCell, terms: Terms = USUAL) -> None:
         """Append to a channel. ChannelFull, ShardUnavailable: not sent. DeliveryUnknown."""
@@ -146,7 +153,11 @@ class Writer:
             await self._tell(channel, {"op": "join", "group": group})
 
     async def remove_member(self, group: str, channel: str, expiry_ms: int) -> None:
-        """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown."""
+        """Remove a member that another process serves. ShardUnavailable, DeliveryUnknown.
+
+        The latter also if its process lives and is not connected to a home of the group: it may be
+        connected to another primary of that shard, where nobody has removed the member.
+        """
 
         def build(keys: Keys, epoch: int, *, copied: bool) -> tuple[Sequence[bytes], Command]:
             leave = control("leave", group, channel, epoch)
@@ -163,6 +174,7 @@ class Writer:
                 place = {"shard": shard, "life": life, "position": str(position)}
                 kick = {"op": "kick", "group": group, **place, "epoch": str(epoch)}
                 await self._tell(channel, kick)
+            await self._heard(channel, {shard: life for shard, life, _, _ in removed})
 
     # -- internals
 
@@ -176,18 +188,26 @@ class Writer:
         terms: Terms = USUAL,
     ) -> Append:
         routes = self._links.routes
-        inbox = inbox_name(channel)
-        lane = self._inbox_lanes[routes.shard_of(inbox)]
+        if routes is not self._places_by or len(self._places) > MAX_PLACES:
+            self._places, self._places_by = {}, routes
+        place = self._places.get(channel)
+        if place is None:
+            place = self._places[channel] = self._place_of(channel, routes)
+        inbox, lane, capacity = place
         marks = trail.marks(lane, monotonic(), self._expiry_ms / 1000, routes.epoch)
         since = trail.epoch_of(marks) if marks else 0
         expiry_ms = terms.expiry_ms or self._expiry_ms
         envelope = encode(kind, expiry_ms, channel, marks, sealed, epoch=since)
-        capacity = self._capacity_of(channel)
         # By the inbox's expiry, which is that of all its entries, the shard makes room.
         expiry_ms = self._expiry_ms
         return Append(
             channel, inbox, lane, routes.epoch, capacity, expiry_ms, envelope, body, terms
         )
+
+    def _place_of(self, channel: str, routes: Routes) -> tuple[str, Lane, int]:
+        """The inbox of a channel, its lane, and the channel's capacity."""
+        inbox = inbox_name(channel)
+        return inbox, self._inbox_lanes[routes.shard_of(inbox)], self._capacity_of(channel)
 
     async def _at_all_homes(
         self, group: str, script: Script, build: Callable[..., tuple[Sequence[bytes], Command]]
@@ -290,3 +310,38 @@ class Writer:
                     continue
         except ClusterError as error:
             logger.info("%s was not told %s: %s", channel, fields, error)
+
+    async def _heard(self, channel: str, homes: Mapping[str, str]) -> None:
+        """Return once a channel's process is connected to these lives of shards, or is gone.
+
+        Then it has heard what they have published, or will before it hears what comes later.
+        DeliveryUnknown: it lives and is not connected in time, or nobody can tell.
+        """
+        process = process_of(channel)
+        deadline = monotonic() + self._links.settings.timeout_s
+        while True:
+            for shard, life in homes.items():
+                if not await self._is_connected(process, shard, life):
+                    break
+            else:
+                return
+            others = self._links.routes.endpoints().keys() - homes.keys()
+            seen = [await self._is_connected(process, other) for other in (*homes, *others)]
+            if not any(one is not False for one in seen):
+                return
+            if monotonic() > deadline:
+                reason = f"it was removed, but the process of {channel} is not connected there"
+                raise DeliveryUnknown(shard, reason)
+            await asyncio.sleep(HEARD_CHECK_S)
+
+    async def _is_connected(self, process: str, shard: str, life: str = "") -> bool | None:
+        """Whether a process listens to a shard, in this life of it; None: it can't be asked."""
+        with contextlib.suppress(ClusterError):
+            link = self._links.to(shard)
+            connection = await link.ready()
+            if link.keys.incarnation != (life or link.keys.incarnation):
+                return False
+            subscribed = link.keys.cluster.process(process)
+            _, listeners = await connection.execute(("PUBSUB", "NUMSUB", subscribed))
+            return bool(listeners)
+        return None

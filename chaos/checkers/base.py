@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from chaos.history import History, Operation, Outcome, Verb, Window
+from chaos.history import WRITES, History, Operation, Outcome, Verb, Window, asked_once
 
 HEAL_S: Final = 5.0  # P6: what a fault broke works again so long after its end
 PLANNED: Final = "P5"  # the promise about planned changes
@@ -52,6 +53,7 @@ def finding(
     return Finding(invariant, verdict, examined, tuple(shown), len(violations), figures or {})
 
 
+@asked_once
 def process_specific(history: History) -> set[str]:
     """The channels that one process alone reads."""
     return {one.channel for one in history.opened}
@@ -62,9 +64,53 @@ def host_of(process: str) -> str:
     return process.partition(".")[0]
 
 
+@asked_once
 def messages(history: History) -> dict[str, Operation]:
-    """Message -> the write that it comes from."""
-    return {f"{one.writer}/{one.number}": one for one in history.writes()}
+    """Message -> the write that it comes from, in order of their beginning."""
+    writes = [one for one in history.operations.values() if one.verb in WRITES]
+    writes.sort(key=lambda one: one.invoked_s)
+    return {one.message: one for one in writes}
+
+
+@asked_once
+def first_arrivals_s(history: History) -> dict[str, float]:
+    """Message -> when it came to anybody first."""
+    found: dict[str, float] = {}
+    for delivery in history.deliveries:
+        found.setdefault(delivery.message, delivery.at_s)
+    return found
+
+
+class InTime:
+    """Operations by the time that they took."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self._operations = sorted(operations, key=lambda one: one.invoked_s)
+        self._invoked_s = [one.invoked_s for one in self._operations]
+        took_s = (one.settled_s - one.invoked_s for one in self._operations)
+        self._longest_s = max(took_s, default=0.0)
+
+    def begun(self, from_s: float, until_s: float) -> list[Operation]:
+        """Those that began within a time, both ends included."""
+        first = bisect_left(self._invoked_s, from_s)
+        return self._operations[first : bisect_right(self._invoked_s, until_s)]
+
+    def overlapping(self, from_s: float, until_s: float) -> Iterator[Operation]:
+        """Those that were going on at some moment of a time, both ends included."""
+        begun = self.begun(from_s - self._longest_s, until_s)
+        return (one for one in begun if one.settled_s >= from_s)
+
+
+@asked_once
+def writes_in_time(history: History) -> InTime:
+    """Sends and group sends."""
+    return InTime(messages(history).values())
+
+
+@asked_once
+def operations_in_time(history: History) -> InTime:
+    """Whatever was done."""
+    return InTime(history.operations.values())
 
 
 @dataclass(slots=True)
@@ -113,6 +159,7 @@ def _after(leave: Operation, write: Operation) -> bool:
     return leave.invoked_s > write.settled_s
 
 
+@asked_once
 def memberships(history: History) -> dict[str, dict[str, Membership]]:
     """Group -> channel -> what was done."""
     found: dict[str, dict[str, Membership]] = defaultdict(lambda: defaultdict(Membership))
@@ -133,6 +180,7 @@ def stood_still_s(history: History, process: str, began_s: float, ended_s: float
     )
 
 
+@asked_once
 def ended_early(history: History) -> dict[str, float]:
     """Lives that ended before the run did -> when: killed, or replaced."""
     return {

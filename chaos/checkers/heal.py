@@ -5,13 +5,22 @@ The names of a shard that is lost are served by others before that: see `rehomed
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from chaos.checkers.base import HEAL_S, Finding, finding, host_of, messages
+from chaos.checkers.base import (
+    HEAL_S,
+    Finding,
+    finding,
+    first_arrivals_s,
+    host_of,
+    writes_in_time,
+)
 from chaos.checkers.loss import UPGRADE
 from chaos.checkers.rehomed import rehomed
-from chaos.history import WRITES, History, Operation, Outcome, Verb, Window
+from chaos.history import History, Operation, Outcome, Verb, Window, asked_once
+
+#: (shard, verb) -> seconds until it worked again, None if it never did; how many writes tell.
+Times = Mapping[tuple[str, Verb], tuple[float | None, int]]
 
 
 def check(history: History) -> Finding:
@@ -20,7 +29,6 @@ def check(history: History) -> Finding:
     Each fault, each shard it struck and each verb by itself: healed is when a write that was begun
     after the fault's end has been delivered.
     """
-    times = _HealingTimes(history)
     figures: dict[str, float] = {}
     violations = [
         f"{failure.where} of {failure.process} raised {failure.error} at {failure.at_s:.3f}"
@@ -28,8 +36,8 @@ def check(history: History) -> Finding:
         if "receive" in failure.where or "read" in failure.where
     ]
     examined = 0
-    for window in history.faults:
-        for (shard, verb), (healed_s, attempts) in times.of(window).items():
+    for window, times in _healing_times(history):
+        for (shard, verb), (healed_s, attempts) in times.items():
             examined += 1
             if healed_s is None or healed_s > HEAL_S:
                 violations.append(_told(window, shard, verb, healed_s, attempts))
@@ -46,62 +54,58 @@ def check(history: History) -> Finding:
 
 def healing_times_s(history: History) -> list[tuple[Window, float | None]]:
     """For each fault the longest time that any shard and verb took; None: it can't be told."""
-    times = _HealingTimes(history)
     found = []
-    for window in history.faults:
-        healed = [healed_s for healed_s, _ in times.of(window).values() if healed_s is not None]
+    for window, times in _healing_times(history):
+        healed = [healed_s for healed_s, _ in times.values() if healed_s is not None]
         found.append((window, max(healed, default=None)))
     return found
 
 
-class _HealingTimes:
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self._first_arrival: dict[str, float] = {}
-        for delivery in history.deliveries:
-            self._first_arrival.setdefault(delivery.message, delivery.at_s)
-        writes = sorted(messages(history).items(), key=lambda item: item[1].invoked_s)
-        self._writes = writes
-        self._invoked_s = [write.invoked_s for _, write in writes]
+@asked_once
+def _healing_times(history: History) -> list[tuple[Window, Times]]:
+    return [(window, _times(history, window)) for window in history.faults]
 
-    def of(self, window: Window) -> dict[tuple[str, Verb], tuple[float | None, int]]:
-        """(shard, verb) -> seconds until it worked again, and how many writes tell.
 
-        Of those who were struck, while nothing else struck them; shards with too few attempts to
-        tell are left out.
-        """
-        attempts: dict[tuple[str, Verb], list[tuple[str, Operation]]] = {}
-        first = bisect_left(self._invoked_s, window.ended_s)
-        last = bisect_right(self._invoked_s, window.ended_s + HEAL_S)
-        for message, write in self._writes[first:last]:
-            struck = not window.shards or write.shard in window.shards
-            ours = not window.processes or host_of(write.process) in window.processes
-            if write.verb in WRITES and struck and ours:
-                attempts.setdefault((write.shard, write.verb), []).append((message, write))
-        return {
-            (shard, verb): (self._healed_s(found, window), len(found))
-            for (shard, verb), found in attempts.items()
-            if found[-1][1].invoked_s - found[0][1].invoked_s > HEAL_S / 2
-            and not self._struck_again(window, shard)
-        }
+def _times(history: History, window: Window) -> Times:
+    """Of those who were struck, while nothing else struck them.
 
-    def _healed_s(self, attempts: Sequence[tuple[str, Operation]], window: Window) -> float | None:
-        healed = [
-            self._first_arrival[message]
-            for message, write in attempts
-            if write.outcome is Outcome.OK and message in self._first_arrival
-        ]
-        return min(healed) - window.ended_s if healed else None
+    Shards with too few attempts to tell are left out.
+    """
+    attempts: dict[tuple[str, Verb], list[Operation]] = {}
+    for write in writes_in_time(history).begun(window.ended_s, window.ended_s + HEAL_S):
+        struck = not window.shards or write.shard in window.shards
+        ours = not window.processes or host_of(write.process) in window.processes
+        if struck and ours:
+            attempts.setdefault((write.shard, write.verb), []).append(write)
+    arrived_s = first_arrivals_s(history)
+    return {
+        (shard, verb): (_healed_s(found, arrived_s, window), len(found))
+        for (shard, verb), found in attempts.items()
+        if found[-1].invoked_s - found[0].invoked_s > HEAL_S / 2
+        and not _struck_again(history, window, shard)
+    }
 
-    def _struck_again(self, window: Window, shard: str) -> bool:
-        return any(
-            other is not window
-            and (not other.shards or shard in other.shards)
-            and other.began_s < window.ended_s + HEAL_S
-            and other.ended_s > window.ended_s
-            for other in self._history.windows
-            if not other.invariant or other.fault == UPGRADE  # who was to read may have gone
-        )
+
+def _healed_s(
+    attempts: Sequence[Operation], arrived_s: Mapping[str, float], window: Window
+) -> float | None:
+    healed = [
+        arrived_s[write.message]
+        for write in attempts
+        if write.outcome is Outcome.OK and write.message in arrived_s
+    ]
+    return min(healed) - window.ended_s if healed else None
+
+
+def _struck_again(history: History, window: Window, shard: str) -> bool:
+    return any(
+        other is not window
+        and (not other.shards or shard in other.shards)
+        and other.began_s < window.ended_s + HEAL_S
+        and other.ended_s > window.ended_s
+        for other in history.windows
+        if not other.invariant or other.fault == UPGRADE  # who was to read may have gone
+    )
 
 
 def _told(window: Window, shard: str, verb: Verb, healed_s: float | None, attempts: int) -> str:

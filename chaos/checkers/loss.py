@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 from chaos.checkers.base import (
@@ -21,7 +22,16 @@ from chaos.checkers.base import (
     process_specific,
     touching,
 )
-from chaos.history import Counted, History, Opened, Operation, Outcome, Verb, Window
+from chaos.history import (
+    Counted,
+    History,
+    Opened,
+    Operation,
+    Outcome,
+    Verb,
+    Window,
+    asked_once,
+)
 
 TRANSIT_TIMEOUTS = 3.0  # a message may be held back so long to keep its place
 
@@ -67,6 +77,7 @@ def check(history: History) -> Finding:
     return finding("P4", found.demanded, violations, figures)
 
 
+@asked_once
 def losses(history: History) -> Losses:
     """Everything acknowledged that did not arrive."""
     arrived = {(delivery.message, delivery.channel) for delivery in history.deliveries}
@@ -118,7 +129,7 @@ def _demands(history: History) -> Iterator[Demand]:
     writes = messages(history)
     early = ended_early(history)
     gone_s = {one.channel: early[one.process] for one in history.opened if one.process in early}
-    for message, write in sorted(writes.items(), key=lambda item: item[1].invoked_s):
+    for message, write in writes.items():
         if write.outcome is not Outcome.OK:
             continue
         if write.verb is Verb.SEND:
@@ -147,12 +158,7 @@ class _Explanations:
         self._early = ended_early(history)
         self._counted = _Counts(history)
         self._waiting = Counter({audit.shard: audit.waiting for audit in history.audits})
-        self._reads: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        sent = messages(history)
-        for delivery in history.deliveries:
-            if delivery.message in sent and delivery.channel not in self._specific:
-                sent_s = sent[delivery.message].invoked_s
-                self._reads[delivery.channel].append((sent_s, delivery.at_s))
+        self._reads = _reads_of_queues(history)
 
     def reason_of(self, demand: Demand) -> str:
         """Empty if there is none."""
@@ -191,9 +197,9 @@ class _Explanations:
         In a queue it waits for a reader, but no longer than what was sent after it.
         """
         settled_s = demand.write.settled_s
-        later = [] if demand.channel in self._specific else self._reads[demand.channel]
-        passed = (at_s for sent_s, at_s in later if sent_s > settled_s)
-        return max(settled_s + self._transit_s, min(passed, default=settled_s))
+        reads = self._reads.get(demand.channel)
+        passed_s = settled_s if reads is None else reads.first_of_later_s(settled_s)
+        return max(settled_s + self._transit_s, passed_s)
 
     def _ended(self, demand: Demand) -> str:
         """Messages that expire unread end the memberships of their channel (specification)."""
@@ -234,6 +240,29 @@ class _Explanations:
             return ""
         self._waiting[shard] -= 1
         return "still in its queue"
+
+
+class _Reads:
+    """When the messages of one queue were read, by when they were sent."""
+
+    def __init__(self, reads: list[tuple[float, float]]) -> None:
+        reads.sort()
+        self._sent_s = [sent_s for sent_s, _ in reads]
+        self._first_s = list(accumulate((at_s for _, at_s in reversed(reads)), min))[::-1]
+
+    def first_of_later_s(self, sent_s: float) -> float:
+        """When the first of all that were sent later was read; `sent_s` if none was."""
+        index = bisect_right(self._sent_s, sent_s)
+        return self._first_s[index] if index < len(self._first_s) else sent_s
+
+
+def _reads_of_queues(history: History) -> Mapping[str, _Reads]:
+    sent, specific = messages(history), process_specific(history)
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for delivery in history.deliveries:
+        if delivery.message in sent and delivery.channel not in specific:
+            found[delivery.channel].append((sent[delivery.message].invoked_s, delivery.at_s))
+    return {channel: _Reads(reads) for channel, reads in found.items()}
 
 
 class _Counts:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chaos.checkers.base import ended_early, messages
+from chaos.checkers.base import ended_early, first_arrivals_s, messages
 from chaos.history import History, Operation, Outcome, Window
 
 
@@ -30,9 +30,7 @@ def rehomed(history: History, window: Window) -> Rehomed:
     nothing.
     """
     until_s = window.began_s + window.rehomed_within_s
-    arrived_s: dict[str, float] = {}
-    for delivery in history.deliveries:
-        arrived_s.setdefault(delivery.message, delivery.at_s)
+    arrived_s = first_arrivals_s(history)
     violations = []
     times_s = []
     for name, attempts in _attempts(history, window).items():
@@ -56,7 +54,7 @@ def _attempts(history: History, window: Window) -> Mapping[str, Sequence[tuple[s
     gone = {one.channel for one in history.opened if one.process in early}
     homes: dict[str, str] = {}
     found: dict[str, list[tuple[str, Operation]]] = defaultdict(list)
-    for message, write in sorted(messages(history).items(), key=lambda item: item[1].invoked_s):
+    for message, write in messages(history).items():
         if write.invoked_s < window.began_s:
             homes[write.name] = write.shard
         elif write.invoked_s <= window.ended_s and homes.get(write.name) in window.shards:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from chaos.checkers.base import Finding, Verdict, host_of, touching
+from chaos.checkers.base import (
+    HEAL_S,
+    Finding,
+    Verdict,
+    host_of,
+    messages,
+    touching,
+    writes_in_time,
+)
 from chaos.history import History, Outcome, Window
 
 
@@ -15,7 +23,8 @@ def check(history: History) -> Finding:
     ]
     # In a storm some strike where nothing is going on; most must not.
     doubts = missed if len(struck) * 2 < len(kinds) or len(kinds) == 1 else []
-    outcomes = {one.outcome for one in history.writes() if one.completed_s is not None}
+    writes = messages(history).values()
+    outcomes = {one.outcome for one in writes if one.completed_s is not None}
     if history.header.expects_unknown and Outcome.UNKNOWN not in outcomes:
         doubts.append("no outcome was unknown")
     if not history.deliveries:
@@ -28,5 +37,7 @@ def check(history: History) -> Finding:
 def _struck(history: History, window: Window) -> bool:
     return window.effect > 0 and any(
         touching([window], {one.shard}, {host_of(one.process)}, one.invoked_s, one.settled_s)
-        for one in history.writes()
+        for one in writes_in_time(history).overlapping(
+            window.began_s - HEAL_S, window.ended_s + HEAL_S
+        )
     )

@@ -5,11 +5,19 @@ Their windows explain no loss (P4 sees to that) and no error either.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 
-from chaos.checkers.base import ANYWHERE, HEAL_S, PLANNED, Finding, finding, host_of, touching
+from chaos.checkers.base import (
+    ANYWHERE,
+    HEAL_S,
+    PLANNED,
+    Finding,
+    finding,
+    host_of,
+    operations_in_time,
+    touching,
+)
 from chaos.checkers.loss import losses
 from chaos.history import CANCELLED, History, Operation, Outcome, Window
 
@@ -54,13 +62,11 @@ P5, P7, P10 = (partial(check, invariant) for invariant in ("P5", "P7", "P10"))
 
 def _during(history: History, windows: Sequence[Window]) -> list[tuple[Operation, Window]]:
     """Operations that such a window can have touched, with the first that can."""
-    operations = sorted(history.operations.values(), key=lambda one: one.settled_s)
-    settled_s = [one.settled_s for one in operations]
+    operations = operations_in_time(history)
     found: dict[str, tuple[Operation, Window]] = {}
     for window in windows:
-        for one in operations[bisect_left(settled_s, window.began_s) :]:
-            ours = not window.processes or host_of(one.process) in window.processes
-            if ours and _overlap(window, one):
+        for one in operations.overlapping(window.began_s, window.ended_s):
+            if not window.processes or host_of(one.process) in window.processes:
                 found.setdefault(one.id, (one, window))
     return list(found.values())
 

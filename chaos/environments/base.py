@@ -8,6 +8,7 @@ an environment provides is not run there. To add an environment (containers, say
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,7 @@ from chaos.history import Event, parse
 from topology.errors import ClusterError
 
 PREFIX: Final = "chaos"  # of all keys, in servers of our own
+OPERATOR: Final = (sys.executable, "-m", "cluster_layer.cli")
 
 
 class EnvironmentFailed(ClusterError):
@@ -47,7 +49,7 @@ class Plan:
 
     `zookeeper` is the number of its servers, 0 for a topology in a file. `spares` are shards that
     run and are not in the topology yet. `layer` names what is tested, `worker` is the command of a
-    process, which gets a file of orders.
+    process, which gets a file of orders, `operator` that of whoever changes the topology.
     """
 
     workload: str
@@ -64,6 +66,7 @@ class Plan:
     spares: int = 0
     monitors: int = 0
     layer: str = "cluster-layer"
+    operator: Sequence[str] = OPERATOR
 
 
 class Link(Protocol):

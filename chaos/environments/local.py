@@ -91,8 +91,10 @@ class LocalCluster(Cluster):
 
     def _operator_of(self, path: Path) -> Operator:
         if self._zookeeper is None:
-            return Operator(path.as_uri(), {}, self.directory)
-        return Operator(self._zookeeper.url, self._zookeeper.options, self.directory)
+            url, options = path.as_uri(), {}
+        else:
+            url, options = self._zookeeper.url, self._zookeeper.options
+        return Operator(url, options, self.directory, self.plan.operator)
 
     def _config_of(self, index: int, path: Path) -> dict[str, Any]:
         if self._zookeeper is None:

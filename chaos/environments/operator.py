@@ -6,12 +6,11 @@ import asyncio
 import itertools
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from chaos.environments.base import EnvironmentFailed
+from chaos.environments.base import OPERATOR, EnvironmentFailed
 from chaos.environments.control import CommandFailed
 from cluster_layer.processes import ChildProcess
 from topology.errors import ClusterError
@@ -19,8 +18,6 @@ from topology.model import Operator as Place
 from topology.model import Topology
 from topology.monitor import LEADER_LOCK
 from topology.stores import open_store
-
-COMMAND: Final = (sys.executable, "-m", "cluster_layer.cli")
 
 QUIET_S: Final = "2"  # a shard that was lost must be well for so long before it comes back
 
@@ -48,12 +45,19 @@ class Command(Monitor, Protocol):
 class Operator:
     """Gives commands against the store of a run's topology; holds `busy` while at a change."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], directory: Path) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        directory: Path,
+        command: Sequence[str] = OPERATOR,
+    ) -> None:
         self.busy = asyncio.Lock()
         self.monitors: Sequence[Monitor] = ()
         self._url = url
         self._options = dict(options)
         self._directory = directory
+        self._command = command
         self._numbers = itertools.count()
 
     def begin_change(self, *words: str) -> Command:
@@ -78,7 +82,7 @@ class Operator:
         options.write_text(json.dumps(self._options), encoding="utf-8")
         store = {"CLUSTER_LAYER_STORE": self._url, "CLUSTER_LAYER_STORE_OPTIONS": str(options)}
         return ChildProcess(
-            [*COMMAND, *words],
+            [*self._command, *words],
             output=self.new_log(),
             env={**os.environ, **store},
         )

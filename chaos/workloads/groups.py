@@ -15,9 +15,9 @@ PAUSE_S = (0.004, 0.03)
 MODERATION_S = (0.1, 0.4)
 
 
-async def open_members(actor: Actor, groups: Sequence[str]) -> list[str]:
-    """Two new channels of this process, each a member of all these groups."""
-    channels = [await actor.open_channel() for _ in range(2)]
+async def open_members(actor: Actor, groups: Sequence[str], count: int = 2) -> list[str]:
+    """New channels of this process, each a member of all these groups."""
+    channels = [await actor.open_channel() for _ in range(count)]
     for channel in channels:
         for group in groups:
             await actor.join("setup", group, channel)

@@ -11,13 +11,14 @@ from chaos.workloads import groups, normal
 from chaos.workloads.actor import Actor
 
 GROUPS = tuple(f"large-{number}" for number in range(2))
+CHANNELS = 3  # one on each shard, as a rule: with few names none may be on one
 SIZE = (1_000, 1_000_000)  # bytes, evenly by the logarithm
 PAUSE_S = (0.02, 0.15)
 
 
 async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
     actor.ballast = ballast
-    channels = await groups.open_members(actor, GROUPS)
+    channels = await groups.open_members(actor, GROUPS, CHANNELS)
     return [
         *(actor.read(channel) for channel in (*channels, *normal.QUEUES[:2])),
         write(actor, "large"),

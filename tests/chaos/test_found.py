@@ -22,7 +22,8 @@ def slice_in(path: Path) -> History:
 def test_what_was_found_once_is_found_again(path: Path) -> None:
     """By the checker of the promise that its name begins with."""
     invariant = path.stem.partition("-")[0]
-    verdicts = {name: CHECKERS[name](slice_in(path)).verdict for name in ("P1", "P3")}
+    names = {"P1", "P3", invariant}
+    verdicts = {name: CHECKERS[name](slice_in(path)).verdict for name in names}
     assert [name for name, verdict in verdicts.items() if verdict is Verdict.INVALID] == [invariant]
 
 

@@ -11,8 +11,7 @@ from chaos.checkers.base import Finding, Verdict
 from chaos.history import history_of
 from chaos.runner import Run, run
 from chaos.scenarios import CHANGING, SCENARIOS, SMOKE
-from tests.chaos.mutants import MUTANTS, Mutant
-from tests.chaos.mutants.worker import INSTALL
+from tests.chaos.mutants import MUTANTS, Mutant, operator, worker
 
 
 async def findings(
@@ -50,13 +49,14 @@ async def test_a_mutant_is_caught(mutant: Mutant) -> None:
         seconds=mutant.seconds,
         drain_s=mutant.drain_s,
         worker=mutant.worker,
+        operator=mutant.operator,
     )
     assert found[mutant.invariant].verdict is Verdict.INVALID, told(found)
 
 
 def test_every_mutant_has_a_scenario() -> None:
     """And each of them can be installed."""
-    assert {mutant.name for mutant in MUTANTS} == INSTALL.keys()
+    assert {mutant.name for mutant in MUTANTS} == worker.INSTALL.keys() | operator.INSTALL.keys()
     assert {mutant.scenario for mutant in MUTANTS} <= SCENARIOS.keys()
 
 

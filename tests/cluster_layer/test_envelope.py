@@ -341,3 +341,10 @@ def test_another_language_reads_the_golden_vectors() -> None:
     parts = ("envelopes", "fingerprints", "bodies", "malformed")
     count = sum(len(VECTORS[part]) for part in parts)
     assert (done.returncode, done.stdout) == (0, f"{count}\n"), done.stderr
+
+
+def test_what_was_refused_leaves_nothing_behind() -> None:
+    """In the buffer of the packer, which serves the thread's next message as well."""
+    with pytest.raises(InvalidMessage):
+        encode_body({"text": "kept?", "bad": "\ud800"}, 1000)
+    assert decode_body(encode_body({"type": "t"}, 1000)) == {"type": "t"}

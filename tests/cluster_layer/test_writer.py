@@ -1,7 +1,7 @@
 """What is written where: lanes, marks, counts, and what a sender is told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import msgpack
@@ -22,7 +22,7 @@ from cluster_layer.envelope import (
 )
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
 from cluster_layer.lanes import GROUP, INBOX, Lane
-from cluster_layer.links import Link
+from cluster_layer.links import Link, Links
 from cluster_layer.marks import Doubt, Mark, Trail
 from cluster_layer.running import LinkSettings
 from cluster_layer.writer import TrailCell, Writer
@@ -223,6 +223,55 @@ async def test_a_removed_member_is_told(sender: Sender) -> None:
     assert [control["op"] for control in controls] == ["join", "kick"]
     assert controls[1]["life"] == sender.link.keys.incarnation
     assert controls[1]["position"] == "2"
+
+
+@pytest.fixture
+async def links(shards: list[RedisServer]) -> AsyncIterator[Links]:
+    """Those to three shards, with little patience."""
+    settings = LinkSettings("mover", timeout_s=0.5, connect_timeout_s=2.0)
+    links = links_to(*(one.url for one in shards), settings=settings, counters=Counters())
+    for link in links.all():
+        await link.ready()
+    yield links
+    await links.close()
+
+
+class Listener:
+    """A process, as far as shards see it: who listens to the pub/sub channel that bears its id."""
+
+    def __init__(self, process: str, links: Links) -> None:
+        self._process = process
+        self._links = links
+        self._listening: list[Any] = []
+
+    async def listen(self, shards: Iterable[str]) -> None:
+        for shard in shards:
+            link = self._links.to(shard)
+            client = link.endpoint.new_connection(5.0)
+            await client.connect()  # type: ignore[no-untyped-call]
+            self._listening.append(client)
+            await client.send_command("SUBSCRIBE", link.keys.cluster.process(self._process))
+            await client.read_response()
+
+    async def close(self) -> None:
+        for client in self._listening:
+            await client.disconnect()
+
+
+async def test_a_member_is_removed_when_its_process_hears_of_it(links: Links) -> None:
+    """Or is gone. One that is connected elsewhere alone may go on with another primary."""
+    writer = Writer(links, Counters(), None, lambda _: 100, EXPIRY_MS)
+    member = "p.feed!a"
+    await writer.remove_member("g", member, EXPIRY_MS)  # there is no such process
+    process, home = Listener("feed", links), links.routes.shard_of("g")
+    try:
+        await process.listen(links.routes.owners() - {home})
+        with pytest.raises(DeliveryUnknown, match=r"process of p\.feed!a is not connected there"):
+            await writer.remove_member("g", member, EXPIRY_MS)
+        await process.listen([home])
+        await writer.remove_member("g", member, EXPIRY_MS)
+    finally:
+        await process.close()
 
 
 async def test_a_cancelled_write_may_have_happened(sender: Sender, proxy: TcpProxy) -> None:

@@ -18,10 +18,11 @@ _INSTALLING_S, _RUNNING_S = 240, 120
 
 
 def _python(version: str) -> str | None:
-    """One of this version that can make virtual environments, on PATH or among pyenv's."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    """One of this version that can make virtual environments: on PATH, pyenv's, or beside ours."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    roots = {pyenv / "versions", Path(sys.base_prefix).parent}
     named = shutil.which(f"python{version}")
-    found = sorted((root / "versions").glob(f"{version}.*/bin/python{version}"))
+    found = sorted(one for root in roots for one in root.glob(f"{version}.*/bin/python{version}"))
     for candidate in [*found, *([Path(named)] if named else [])]:
         try:
             outcome = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from chaos.history import history_of
 from chaos.runner import Run, run
 from chaos.scenarios import SCENARIOS
 from tests.support.strikes import plan, strike_all
+from tests.support.waiting import eventually_async
 
 COMMON = ("--environment", "compose", "--seconds", "2", "--processes", "1")
 
@@ -50,6 +52,18 @@ async def test_containers_are_struck_and_cured(engine: None, tmp_path: Path) -> 
         await strike_all(cluster, names)
         assert (await cluster.operator.topology()).change is None
         assert all(audit.unbounded == 0 for audit in await cluster.audits())
+    assert all_left() <= before
+
+
+@pytest.mark.slow
+async def test_whoever_interrupts_it_leaves_nothing_behind(engine: None, tmp_path: Path) -> None:
+    """Also while containers are made: those that come after the interruption are removed, too."""
+    before = all_left()
+    setting_up = asyncio.create_task(ComposeCluster(plan(), tmp_path).__aenter__())
+    await eventually_async(lambda: asyncio.to_thread(lambda: bool(all_left() - before)))
+    setting_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await setting_up
     assert all_left() <= before
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+from chaos.environments.base import OPERATOR
+from chaos.environments.local import WORKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +22,22 @@ class Mutant:
     seed: int = 1
     seconds: float = 4.5
     drain_s: float = 1.0
+    of: Literal["layer", "operator"] = "layer"
 
     @property
-    def worker(self) -> tuple[str, ...]:
-        """The command of a process of such a layer."""
-        return (sys.executable, "-m", "tests.chaos.mutants.worker", self.name)
+    def worker(self) -> Sequence[str]:
+        """The command of a process."""
+        return self._command if self.of == "layer" else WORKER
+
+    @property
+    def operator(self) -> Sequence[str]:
+        """The command of whoever changes the topology."""
+        return self._command if self.of == "operator" else OPERATOR
+
+    @property
+    def _command(self) -> Sequence[str]:
+        module = {"layer": "worker", "operator": "operator"}[self.of]
+        return (sys.executable, "-m", f"tests.chaos.mutants.{module}", self.name)
 
 
 MUTANTS: Final = (
@@ -45,6 +60,14 @@ MUTANTS: Final = (
         "each connection reads the inbox from its beginning",
         "direct/reset-storm",
         "P1",
+    ),
+    Mutant(
+        "copy-on-change",
+        "what waits in a queue that moves is copied to its new home, not moved",
+        "normal/shard-drain",
+        "P1",
+        seconds=12.0,
+        of="operator",
     ),
     Mutant("no-order", "writes carry no marks of what came before", "mixed/calm", "P3"),
     Mutant("deaf-to-kicks", "a leave by another process is not heeded", "groups/calm", "P2"),

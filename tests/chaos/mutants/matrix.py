@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from chaos.checkers import check
 from chaos.checkers.base import Verdict
-from chaos.environments.local import WORKER
 from chaos.history import history_of
 from chaos.runner import Run, run
 from chaos.scenarios import SCENARIOS
@@ -32,10 +32,12 @@ COLUMNS: Final = {
 
 
 async def broken(
-    worker: Sequence[str], scenario: str, seed: int, seconds: float, drain_s: float = 2.0
+    mutant: Mutant | None, scenario: str, seed: int, seconds: float, drain_s: float = 2.0
 ) -> str:
     """The promises that it breaks there."""
-    what = Run(SCENARIOS[scenario], seed, seconds, processes=2, worker=worker, drain_s=drain_s)
+    what = Run(SCENARIOS[scenario], seed, seconds, processes=2, drain_s=drain_s)
+    if mutant is not None:
+        what = replace(what, worker=mutant.worker, operator=mutant.operator)
     try:
         findings = check(history_of(await run(what, lambda _: None)))
     except ClusterError as error:
@@ -43,14 +45,12 @@ async def broken(
     return " ".join(one.invariant for one in findings if one.verdict is Verdict.INVALID)
 
 
-async def cells(worker: Sequence[str]) -> list[str]:
-    return [await broken(worker, name, 1, seconds) for name, seconds in COLUMNS.items()]
+async def cells(mutant: Mutant | None) -> list[str]:
+    return [await broken(mutant, name, 1, seconds) for name, seconds in COLUMNS.items()]
 
 
 async def own(mutant: Mutant) -> str:
-    found = await broken(
-        mutant.worker, mutant.scenario, mutant.seed, mutant.seconds, mutant.drain_s
-    )
+    found = await broken(mutant, mutant.scenario, mutant.seed, mutant.seconds, mutant.drain_s)
     return f"`{mutant.scenario}`: {found or 'nothing'}"
 
 
@@ -61,10 +61,10 @@ def show(name: str, row: Sequence[str]) -> None:
 async def main() -> None:
     show("mutant", [*(f"`{name}`" for name in COLUMNS), "its own scenario"])
     show("---", ["---"] * (len(COLUMNS) + 1))
-    show("(none)", [*await cells(WORKER), ""])
+    show("(none)", [*await cells(None), ""])
     for mutant in MUTANTS:
         if len(sys.argv) < 2 or mutant.name in sys.argv[1:]:
-            show(mutant.name, [*await cells(mutant.worker), await own(mutant)])
+            show(mutant.name, [*await cells(mutant), await own(mutant)])
 
 
 if __name__ == "__main__":

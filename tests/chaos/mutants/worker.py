@@ -26,18 +26,11 @@ from cluster_layer.listener import Listener
 from cluster_layer.marks import Trail
 from cluster_layer.routing import Routes
 from cluster_layer.subscriber import Subscriber
+from tests.chaos.mutants.installing import installer, swap
 from topology.errors import TopologyError
 
 INSTALL: dict[str, Callable[[], None]] = {}
-
-
-def swap(owner: object, name: str, value: object) -> None:
-    setattr(owner, name, value)
-
-
-def mutant(install: Callable[[], None]) -> Callable[[], None]:
-    INSTALL[install.__name__.replace("_", "-")] = install
-    return install
+mutant = installer(INSTALL)
 
 
 @mutant
