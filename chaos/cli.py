@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count, cycle, product
@@ -16,6 +18,7 @@ import click
 
 from chaos.checkers.base import Verdict
 from chaos.environments.base import EnvironmentFailed
+from chaos.environments.compose_cluster import ComposeCluster
 from chaos.environments.existing import ExistingCluster, read_topology
 from chaos.environments.local import LocalCluster
 from chaos.environments.netns import NamespaceCluster
@@ -35,7 +38,11 @@ from topology.errors import ClusterError
 EXIT_NOT_RUN = 3
 MAX_FAILED = 10  # runs that could not be run to their end, before `volume` gives up
 SELECTIONS: Mapping[str, Sequence[str]] = {"all": ALL, "smoke": SMOKE}
-ENVIRONMENTS: Mapping[str, MakeCluster] = {"local": LocalCluster, "netns": NamespaceCluster}
+ENVIRONMENTS: Mapping[str, MakeCluster] = {
+    "local": LocalCluster,
+    "netns": NamespaceCluster,
+    "compose": ComposeCluster,
+}
 
 
 @click.group()
@@ -86,7 +93,8 @@ def _first_line(text: str | None) -> str:
     type=click.Choice(list(ENVIRONMENTS)),
     default="local",
     show_default=True,
-    help="local: proxies between processes and shards. netns: network namespaces, as root.",
+    help="local: proxies between processes and shards. netns: network namespaces, as root. "
+    "compose: the containers of docker-compose.yml.",
 )
 @click.option(
     "--topology",
@@ -122,7 +130,8 @@ def run_command(
             what = Run(scenario, seed, seconds, shards, processes, layer=layer, make=make)
             click.echo(_command_of(what))
             try:
-                events = asyncio.run(run_scenario(what, click.echo))
+                with _ended_in_order():
+                    events = asyncio.run(run_scenario(what, click.echo))
             except NotPossible as error:
                 click.echo(f"SKIPPED  {error}")
             except EnvironmentFailed as error:
@@ -134,6 +143,21 @@ def run_command(
         click.echo(f"error: {error}", err=True)
         raise SystemExit(EXIT_NOT_RUN) from error
     _conclude(reports, output, failed)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Whatever ends this program: containers do not end with it, as processes of ours do."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [
+        signal.signal(one, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+        for one in signals
+    ]
+    try:
+        yield
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
 
 
 def _existing(url: str) -> tuple[MakeCluster, int]:

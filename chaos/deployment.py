@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from websockets.exceptions import WebSocketException
 
-from chaos.environments.compose import ComposeSite
+from chaos.environments.compose import MONITORS, NEW_SHARD, SHARDS, ZOOKEEPERS, ComposeSite
 from cluster_layer.demo.consumers import group_of
 from cluster_layer.demo.ledger import Outage, Outcome
 from cluster_layer.demo.status import status_of
@@ -30,11 +30,7 @@ from cluster_layer.demo.talk import (
 )
 from topology.errors import ClusterError
 
-ZOOKEEPERS: Final = ("zookeeper-1", "zookeeper-2", "zookeeper-3")
-SHARDS: Final = ("shard-1", "shard-2", "shard-3")
 WEB_HOSTS: Final = ("web-1", "web-2")
-MONITORS: Final = ("monitor-1", "monitor-2")
-NEW_SHARD: Final = "shard-4"
 _ALERTS: Final = ("ShardNotConnected", "EpochsDiffer", "ReaderStalled", "WebHostDown")
 
 _HEALTHY_TIMEOUT_S = 180.0

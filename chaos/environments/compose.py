@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +22,18 @@ from cluster_layer.embedded import free_port
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 OPERATOR: Final = "ops"
+ZOOKEEPERS: Final = ("zookeeper-1", "zookeeper-2", "zookeeper-3")
+SHARDS: Final = ("shard-1", "shard-2", "shard-3")
+NEW_SHARD: Final = "shard-4"  # it runs, and is not in the first topology
+MONITORS: Final = ("monitor-1", "monitor-2")
+BACK: Final = "back"  # the network of shards and ZooKeeper
 
 _COMMAND_TIMEOUT_S = 180.0
 _POLL_S = 0.5
 
 
 def missing_engine() -> str | None:
-    """Why no site can be brought up here; None if it can."""
+    """Why no site can be brought up here; None if it can, provided that its images are there."""
     if shutil.which("docker") is None:
         return "there is no docker command"
     try:
@@ -39,6 +47,14 @@ def missing_engine() -> str | None:
     return None
 
 
+def missing_images(*variables: str) -> list[str]:
+    """Of the images that these variables of docker-compose.yml name, those that are not here."""
+    text = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
+    usual = dict(re.findall(r"\$\{(\w+_IMAGE):-([^}]+)\}", text))
+    images = [os.environ.get(variable) or usual[variable] for variable in variables]
+    return [image for image in images if not _is_here(image)]
+
+
 class ComposeSite:
     """One site under a project name of its own, with passwords of its own; `close` removes it."""
 
@@ -47,12 +63,18 @@ class ComposeSite:
         self.project = f"cluster-layer-{secrets.token_hex(4)}"
         self.url = f"http://127.0.0.1:{free_port()}"
         self.prometheus = Prometheus(f"127.0.0.1:{free_port()}")
+        self.values = _values(settings or {})  # of all variables, passwords too
+        self.values["SITE_ADDRESS"] = self.url.removeprefix("http://")
+        self.values["PROMETHEUS_ADDRESS"] = self.prometheus.address
         self._directory = Path(tempfile.mkdtemp(prefix="compose-"))
+        self._containers: dict[str, str] = {}  # service -> id
+        self._composing = threading.Lock()  # what is going up must be there to be taken down
+        self._closed = False
         self._command = [
             *_compose_command(),
             *("--project-name", self.project),
             *("--project-directory", str(CHECKOUT)),
-            *("--env-file", str(self._write_settings(settings or {}))),
+            *("--env-file", str(self._write_values())),
             *("--file", str(CHECKOUT / "docker-compose.yml")),
         ]
 
@@ -70,18 +92,29 @@ class ComposeSite:
     def up(self, *services: str, profile: str = "") -> None:
         """Create and start these services; all of them if none is named. EnvironmentFailed."""
         profiles = ["--profile", profile] if profile else []
-        self._compose(*profiles, "up", "--detach", "--no-build", *services)
+        with self._composing:
+            if self._closed:
+                raise EnvironmentFailed(f"{self.project} has been taken down")
+            self._compose(*profiles, "up", "--detach", "--no-build", *services)
 
     def close(self) -> None:
-        """Every container, network and volume of this project is gone afterwards."""
+        """Every container, network and volume of this project is gone afterwards.
+
+        Also if another thread is bringing it up: whatever that makes is taken down after it.
+        """
         profiles = ("--profile", "more", "--profile", "metrics")
-        self._compose(*profiles, "down", "--volumes", "--timeout", "2")
+        with self._composing:
+            self._closed = True
+            self._compose(*profiles, "down", "--volumes", "--timeout", "2")
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def operator(self, *command: str, timeout_s: float = _COMMAND_TIMEOUT_S) -> str:
         """What a command on the operator's host printed. EnvironmentFailed if it failed."""
-        container = self._container(OPERATOR)
-        return _run(["docker", "exec", container, *command], timeout_s=timeout_s)
+        return _run(self.as_operator(*command), timeout_s=timeout_s)
+
+    def as_operator(self, *command: str) -> list[str]:
+        """The command of this host that runs another one on the operator's host."""
+        return ["docker", "exec", self._container(OPERATOR), *command]
 
     def status(self) -> dict[str, Any]:
         """What `cluster-layer status` says."""
@@ -107,14 +140,32 @@ class ComposeSite:
     def unpause(self, service: str) -> None:
         _run(["docker", "unpause", self._container(service)])
 
-    def disconnect(self, service: str, network: str = "back") -> None:
+    def disconnect(self, service: str, network: str = BACK) -> None:
         """Pull the plug: packets to and from it are lost, connections are not told."""
         name = f"{self.project}_{network}"
         _run(["docker", "network", "disconnect", name, self._container(service)])
 
-    def connect(self, service: str, network: str = "back") -> None:
+    def connect(self, service: str, network: str = BACK) -> None:
         name, container = f"{self.project}_{network}", self._container(service)
         _run(["docker", "network", "connect", "--alias", service, name, container])
+
+    def address_of(self, service: str, network: str = BACK) -> str:
+        """Its IP address in a network; empty while it is stopped or unplugged."""
+        name = f"{self.project}_{network}"
+        networks = json.loads(self._inspected(service, "{{json .NetworkSettings.Networks}}"))
+        address: str = networks.get(name, {}).get("IPAddress", "")
+        return address
+
+    def is_running(self, service: str) -> bool:
+        """Also while it is paused."""
+        return self._inspected(service, "{{.State.Running}}").strip() == "true"
+
+    def is_paused(self, service: str) -> bool:
+        return self._inspected(service, "{{.State.Paused}}").strip() == "true"
+
+    def pid_of(self, service: str) -> int:
+        """Of its first process, as this host sees it; 0 while there is none."""
+        return int(self._inspected(service, "{{.State.Pid}}"))
 
     def host_of(self, service: str) -> str:
         """What the container calls itself."""
@@ -157,6 +208,8 @@ class ComposeSite:
 
     def _container(self, service: str) -> str:
         """Its id: the name's separator depends on the version of Compose."""
+        if known := self._containers.get(service):
+            return known
         labels = (
             "com.docker.compose.project=" + self.project,
             f"com.docker.compose.service={service}",
@@ -165,26 +218,38 @@ class ComposeSite:
         found = _run(["docker", "ps", "--all", "--quiet", *filters]).split()
         if len(found) != 1:
             raise EnvironmentFailed(f"there are {len(found)} containers of {service}")
+        self._containers[service] = found[0]
         return found[0]
 
     def _compose(self, *arguments: str) -> str:
         return _run([*self._command, *arguments])
 
-    def _write_settings(self, settings: Mapping[str, str]) -> Path:
-        example = (CHECKOUT / "deploy" / "example.env").read_text(encoding="utf-8")
-        values = dict(
-            line.split("=", 1) for line in example.splitlines() if line and not line.startswith("#")
-        )
-        for name, value in values.items():
-            if value.startswith("change-me"):
-                values[name] = secrets.token_urlsafe(16)
-        values["SITE_ADDRESS"] = self.url.removeprefix("http://")
-        values["PROMETHEUS_ADDRESS"] = self.prometheus.address
+    def _write_values(self) -> Path:
         path = self._directory / "env"
         path.touch(mode=0o600)
-        lines = [f"{name}={value}\n" for name, value in {**values, **settings}.items()]
+        lines = [f"{name}={value}\n" for name, value in self.values.items()]
         path.write_text("".join(lines), encoding="utf-8")
         return path
+
+
+def _values(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those of the example, with passwords of its own."""
+    example = (CHECKOUT / "deploy" / "example.env").read_text(encoding="utf-8")
+    values = dict(
+        line.split("=", 1) for line in example.splitlines() if line and not line.startswith("#")
+    )
+    for name, value in values.items():
+        if value.startswith("change-me"):
+            values[name] = secrets.token_urlsafe(16)
+    return {**values, **settings}
+
+
+def _is_here(image: str) -> bool:
+    try:
+        _run(["docker", "image", "inspect", "--format", "{{.Id}}", image])
+    except EnvironmentFailed:
+        return False
+    return True
 
 
 def _compose_command() -> list[str]:
@@ -205,7 +270,14 @@ def _run(
     """What it printed. EnvironmentFailed with what it said if it failed or took too long."""
     try:
         outcome = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            # Ctrl-C on a terminal is for this process: what it has begun comes to its end.
+            process_group=0,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentFailed(f"{' '.join(command[:3])} ...: {type(error).__name__}") from error

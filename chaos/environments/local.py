@@ -17,7 +17,7 @@ from chaos.environments.operator import Operator
 from chaos.environments.processes import WorkerProcess
 from chaos.environments.proxy import ProxyThread, TcpProxy
 from chaos.environments.shards import AOF_SHARD, REPLICA_SHARD, OwnShard, Server
-from chaos.environments.zookeeper import ZooKeeperCluster
+from chaos.environments.zookeeper import ZooKeeperCluster, own_ensemble
 from topology.codec import encode
 from topology.ids import new_cluster_id
 from topology.model import Shard
@@ -33,7 +33,7 @@ class LocalCluster(Cluster):
     """The default environment: works as an ordinary user."""
 
     name = "local"
-    provides = frozenset(Need)
+    provides = frozenset(Need) - {Need.CABLES}
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         super().__init__(plan, directory)
@@ -57,7 +57,9 @@ class LocalCluster(Cluster):
         shards = [Shard(shard.id, shard.url) for shard in first]
         topology = initial_topology(shards, cluster=new_cluster_id())
         if self.plan.zookeeper:
-            zookeeper = self._zookeeper = ZooKeeperCluster(self.plan.zookeeper, thread)
+            zookeeper = self._zookeeper = ZooKeeperCluster(
+                own_ensemble(self.plan.zookeeper), thread
+            )
             opening.callback(zookeeper.close)
             await asyncio.to_thread(zookeeper.start, topology)
         path = self.directory / "topology.json"

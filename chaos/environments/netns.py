@@ -47,7 +47,7 @@ class NamespaceCluster(Cluster):
     """Shards and processes whose networks are apart."""
 
     name = "netns"
-    provides = frozenset({Need.BLOCKS, Need.PROCESSES, Need.COMMANDS, Need.SERVERS})
+    provides = frozenset({Need.BLOCKS, Need.PROCESSES, Need.COMMANDS, Need.SERVERS, Need.DISKS})
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         super().__init__(plan, directory)

@@ -8,12 +8,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from chaos.environments.base import OPERATOR, EnvironmentFailed
 from chaos.environments.control import CommandFailed
 from cluster_layer.processes import ChildProcess
 from topology.errors import ClusterError
+from topology.model import Operator as Place
 from topology.model import Topology
 from topology.monitor import LEADER_LOCK
 from topology.stores import open_store
@@ -22,6 +23,23 @@ QUIET_S: Final = "2"  # a shard that was lost must be well for so long before it
 
 _WITHIN_S = 60.0  # of a verb
 _LOOK_S = 0.05
+
+
+class Monitor(Protocol):
+    """A monitor, wherever it runs; all calls block."""
+
+    @property
+    def running(self) -> bool: ...
+    def kill(self) -> None: ...
+    def output(self) -> str: ...
+
+
+class Command(Monitor, Protocol):
+    """A command that runs on its own."""
+
+    @property
+    def exit_code(self) -> int | None: ...
+    def wait(self, timeout_s: float | None = None) -> bool: ...
 
 
 class Operator:
@@ -35,14 +53,14 @@ class Operator:
         command: Sequence[str] = OPERATOR,
     ) -> None:
         self.busy = asyncio.Lock()
-        self.monitors: list[ChildProcess] = []
+        self.monitors: Sequence[Monitor] = ()
         self._url = url
         self._options = dict(options)
         self._directory = directory
         self._command = command
         self._numbers = itertools.count()
 
-    def begin_change(self, *words: str) -> ChildProcess:
+    def begin_change(self, *words: str) -> Command:
         """`cluster-layer shard ...`, which runs on its own."""
         return self.begin("shard", *words, "--yes")
 
@@ -55,18 +73,21 @@ class Operator:
         confirmed = ("--yes",) if verb == "abort" else ()
         await self.ended(await asyncio.to_thread(self.begin, verb, "--steal", *confirmed), verb)
 
-    def begin(self, *words: str) -> ChildProcess:
-        """A command that runs on its own."""
+    def begin(self, *words: str) -> Command:
+        """`cluster-layer ...`, which runs on its own."""
+        return self._child(*words)
+
+    def _child(self, *words: str) -> ChildProcess:
         options = self._directory / "store-options.json"
         options.write_text(json.dumps(self._options), encoding="utf-8")
         store = {"CLUSTER_LAYER_STORE": self._url, "CLUSTER_LAYER_STORE_OPTIONS": str(options)}
         return ChildProcess(
             [*self._command, *words],
-            output=self._directory / f"operator-{next(self._numbers)}.log",
+            output=self.new_log(),
             env={**os.environ, **store},
         )
 
-    async def ended(self, command: ChildProcess, what: str) -> None:
+    async def ended(self, command: Command, what: str) -> None:
         """Wait for a command to have done `what`; CommandFailed."""
         if not await asyncio.to_thread(command.wait, _WITHIN_S):
             await asyncio.to_thread(command.kill)
@@ -78,9 +99,9 @@ class Operator:
         """The newest one. CommandFailed: it can't be read."""
         return await asyncio.to_thread(self._topology)
 
-    async def until_changing(self, command: ChildProcess) -> bool:
+    async def until_changing(self, command: Command) -> bool:
         """Wait until a change is under way; False: the command ended before anybody saw one."""
-        while command.running:
+        while await asyncio.to_thread(lambda: command.running):
             if (await self.topology()).change is not None:
                 return True
             await asyncio.sleep(_LOOK_S)
@@ -90,11 +111,7 @@ class Operator:
 
     async def start_monitors(self, count: int) -> None:
         """Returns when one of them leads. EnvironmentFailed."""
-        self.monitors = [one for one in self.monitors if one.running]
-        for _ in range(count - len(self.monitors)):
-            self.monitors.append(
-                await asyncio.to_thread(self.begin, "monitor", "--quiet-time", QUIET_S)
-            )
+        await asyncio.to_thread(self.run_monitors, count)
         try:
             async with asyncio.timeout(_WITHIN_S):
                 while await self.leader() is None:
@@ -103,16 +120,32 @@ class Operator:
             said = "\n".join(monitor.output() for monitor in self.monitors)
             raise EnvironmentFailed(f"no monitor leads:\n{said}") from None
 
-    async def leader(self) -> ChildProcess | None:
+    async def leader(self) -> Monitor | None:
         """The monitor that leads now; None: none does, or nobody knows."""
-        pid = await asyncio.to_thread(self._leader_pid)
-        return next((one for one in self.monitors if one.pid == pid and one.running), None)
+        return await asyncio.to_thread(self._leader)
+
+    def run_monitors(self, count: int) -> None:
+        """From now on there are so many in `monitors`, all running."""
+        running = [one for one in self.monitors if one.running]
+        missing = range(count - len(running))
+        self.monitors = [*running, *(self._new_monitor() for _ in missing)]
+
+    def is_at(self, monitor: Monitor, where: Place) -> bool:
+        """Whether the monitor is the one that says of itself that it is there."""
+        return isinstance(monitor, ChildProcess) and monitor.pid == where.pid
+
+    def new_log(self) -> Path:
+        """Where the next command writes to."""
+        return self._directory / f"operator-{next(self._numbers)}.log"
 
     def close(self) -> None:
         for monitor in self.monitors:
             monitor.kill()
 
     # -- internals
+
+    def _new_monitor(self) -> Monitor:
+        return self._child("monitor", "--quiet-time", QUIET_S)
 
     def _topology(self) -> Topology:
         try:
@@ -127,7 +160,7 @@ class Operator:
             raise CommandFailed("there is no topology")
         return found
 
-    def _leader_pid(self) -> int | None:
+    def _leader(self) -> Monitor | None:
         try:
             store = open_store(self._url, **self._options)
             try:
@@ -136,4 +169,7 @@ class Operator:
                 store.close()
         except ClusterError:
             return None
-        return None if holder is None else holder.operator.pid
+        if holder is None:
+            return None
+        where = holder.operator
+        return next((one for one in self.monitors if self.is_at(one, where) and one.running), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,14 +44,16 @@ class WorkerProcess:
         hosts: Sequence[str] = (),
         redirect: Path | None = None,
         launch: Launch = plainly,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`config` are settings that only this process has."""
+        """`config` are settings that only this process has, `environment` are more variables."""
         self.index = index
         self.name = f"p{index}"
         self.lives: list[Life] = []
         self.surgery = asyncio.Lock()  # of what ends it and starts another, one at a time
         self._plan = plan
         self._launch = launch
+        self._environment = {**os.environ, **(environment or {})}
         self._orders = Orders(
             process="",
             workload=plan.workload,
@@ -87,7 +90,7 @@ class WorkerProcess:
         self._commands = 0
         output = Path(orders.directory) / f"{self.life}.log"
         command = self._launch([*self._plan.worker, str(orders.write())])
-        self._child = ChildProcess(command, output=output)
+        self._child = ChildProcess(command, output=output, env=self._environment)
 
     async def ready(self) -> None:
         """Wait until it is; EnvironmentFailed with its last words if it ended before."""

@@ -47,10 +47,13 @@ class Shard:
             await console.close()
 
     async def audit(self, *prefixes: str) -> Audit:
-        """Count keys of prefixes, those without a TTL, and the items of lists, which are queues."""
+        """Count keys of prefixes, those without a TTL, and the items of lists, which are queues.
+
+        Whoever may do what docs/permissions.md lists for operators may do so.
+        """
         names = [name for prefix in prefixes for name in await self._keys(f"{prefix}:*")]
         lives = [await self.ask("PTTL", name) for name in names]
-        lists = [name for name in names if await self.ask("TYPE", name) == b"list"]
+        lists = [name for prefix in prefixes for name in await self._keys(f"{prefix}:*", "list")]
         lengths = [await self.ask("LLEN", name) for name in lists]
         waiting = sum(length for length in lengths if isinstance(length, int))
         return Audit(self.id, len(names), lives.count(-1), waiting)
@@ -60,12 +63,14 @@ class Shard:
         for name in await self._keys(f"{prefix}:*"):
             await self.ask("UNLINK", name)
 
-    async def _keys(self, pattern: str) -> list[str]:
+    async def _keys(self, pattern: str, kind: str = "") -> list[str]:
+        """Names of keys; of one type alone, if `kind` names one."""
+        of_kind = ("TYPE", kind) if kind else ()
         # Not KEYS: the server may be somebody's, and have millions.
         found: set[str] = set()
         cursor = "0"
         while True:
-            reply = await self.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN)
+            reply = await self.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN, *of_kind)
             if not (isinstance(reply, list) and isinstance(reply[1], list)):
                 raise CommandFailed(f"SCAN on {self.id} answered {reply!r}")
             found |= {key.decode() for key in reply[1] if isinstance(key, bytes)}
@@ -98,21 +103,24 @@ MakeServer = Callable[[dict[str, str]], Server]
 class OwnShard(Shard):
     """One redis-server, perhaps with a replica that can take its place."""
 
-    def __init__(self, index: int, make: MakeServer, *, aof: bool = False) -> None:
+    def __init__(
+        self, index: int, make: MakeServer, *, aof: bool = False, shard_id: str = ""
+    ) -> None:
         self.server = make({"appendonly": "yes", "appendfsync": "always"} if aof else {})
         self._make = make
         self.replica: Server | None = None
         self.replication: TcpProxy | None = None
         self.front: TcpProxy | None = None  # the way of those whose links are never struck
         self.surgery = asyncio.Lock()  # of what replaces servers, one at a time
-        super().__init__(index, f"shard-{index}", "")
+        super().__init__(index, shard_id or f"shard-{index}", "")
 
     async def console(self) -> ShardConsole:
         return await Console(self.server.port, self.server.host).open()
 
     async def ask(self, *command: str, server: Server | None = None) -> Reply:
-        where = server or self.server
-        return await ask(where.port, *command, host=where.host)
+        if server is None:
+            return await super().ask(*command)
+        return await ask(server.port, *command, host=server.host)
 
     async def start(self, *, with_replica: bool) -> None:
         await asyncio.to_thread(self.server.start)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from chaos.environments.base import EnvironmentFailed
+from chaos.environments.proxy import ProxyThread, TcpProxy
 from cluster_layer.embedded import free_port
 from cluster_layer.processes import ChildProcess
 from cluster_layer.servers import Server
@@ -20,17 +21,52 @@ JAR: Final = Path("/usr/share/java/zookeeper.jar")
 
 _START_TIMEOUT_S = 60.0
 _PORT_ATTEMPTS = 5
+_ANSWER_TIMEOUT_S = 1.0
 _SESSION = re.compile(r"^\t(0x[0-9a-f]+)\s*$", re.MULTILINE)
 _CONNECTED = re.compile(r"\bsid=(0x[0-9a-f]+),lop=(?!NA)")  # with an answered operation
 
 
-class ZooKeeperServer(Server):
+class Answering:
+    """What a ZooKeeper server at `host` and `port` says of itself; all calls block."""
+
+    host: str
+
+    @property
+    def port(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def hosts(self) -> str:
+        """As kazoo and `zookeeper://` URLs name it."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def serving(self) -> bool:
+        """Whether it answers requests now; a member of an ensemble needs most of the others."""
+        return "Mode:" in self.ask(b"srvr")
+
+    def sessions(self) -> frozenset[str]:
+        """Those that it knows of; a follower knows none."""
+        return frozenset(_SESSION.findall(self.ask(b"dump")))
+
+    def connected(self) -> frozenset[str]:
+        """The sessions of those who are connected to this very server."""
+        return frozenset(_CONNECTED.findall(self.ask(b"cons")))
+
+    def ask(self, command: bytes) -> str:
+        """The answer to one of ZooKeeper's four-letter words; empty when there is none."""
+        return _ask(self.host, self.port, command)
+
+
+class ZooKeeperServer(Server, Answering):
     """One server; its data outlives `stop()`, `kill()` and `start()`, and goes with `close()`.
 
     Sessions may be as short as 400 ms. `extra_config` are lines of zoo.cfg, `java_options` are
     given to the JVM (system properties for TLS and SASL, say). A member of an ensemble has a
     number and serves when most of the others run.
     """
+
+    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -53,11 +89,6 @@ class ZooKeeperServer(Server):
         if self._port is None:
             raise EnvironmentFailed("this ZooKeeperServer was never started")
         return self._port
-
-    @property
-    def hosts(self) -> str:
-        """As kazoo and `zookeeper://` URLs name it."""
-        return f"127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -86,18 +117,9 @@ class ZooKeeperServer(Server):
         if self._process is not None:
             self._process.stop(grace_s=10.0)
 
-    def sessions(self) -> frozenset[str]:
-        """Those that it knows of; a follower knows none."""
-        return frozenset(_SESSION.findall(_ask(self.port, b"dump")))
-
-    @property
-    def serving(self) -> bool:
-        """Whether it answers requests now; a member of an ensemble needs most of the others."""
-        return "Mode:" in _ask(self.port, b"srvr")
-
-    def connected(self) -> frozenset[str]:
-        """The sessions of those who are connected to this very server."""
-        return frozenset(_CONNECTED.findall(_ask(self.port, b"cons")))
+    def link(self, thread: ProxyThread) -> TcpProxy:
+        """A way to it that can be struck; whoever asks for it closes it."""
+        return TcpProxy(self.host, self.port, thread=thread)
 
     def _launch(self, port: int) -> ChildProcess:
         configuration = self.directory / "zoo.cfg"
@@ -149,16 +171,16 @@ class ZooKeeperServer(Server):
         deadline = time.monotonic() + _START_TIMEOUT_S
         while process.running and time.monotonic() < deadline:
             # The data directory tells this server from a stranger who won the port.
-            if str(self.directory) in _ask(port, b"conf") and "Mode:" in _ask(port, b"srvr"):
+            ours = str(self.directory) in _ask(self.host, port, b"conf")
+            if ours and "Mode:" in _ask(self.host, port, b"srvr"):
                 return True
             process.wait(0.05)
         return False
 
 
-def _ask(port: int, command: bytes) -> str:
-    """The answer to one of ZooKeeper's four-letter words; empty when there is none."""
+def _ask(host: str, port: int, command: bytes) -> str:
     answer = b""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+    with suppress(OSError), socket.create_connection((host, port), _ANSWER_TIMEOUT_S) as connection:
         connection.sendall(command)
         while received := connection.recv(65536):
             answer += received

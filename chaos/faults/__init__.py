@@ -46,6 +46,7 @@ from chaos.faults.shard_ill import (
     SlowDisk,
 )
 from chaos.faults.slow import Bandwidth, Latency, Sliced
+from chaos.faults.unplugged import Unplugged
 from chaos.faults.zookeeper import (
     EnsembleLost,
     EpochRollback,
@@ -110,5 +111,6 @@ FAULTS: Final[Mapping[str, type[Fault]]] = {
         ChangeRolledBack,
         ShardLost,
         MonitorKilled,
+        Unplugged,
     )
 }

@@ -51,6 +51,7 @@ class StaleRestart(_ServerFault):
     """A dump is saved; at the end of the window, after more traffic, kill -9 and back with it."""
 
     name = "stale-rdb"
+    needs = frozenset({Need.SERVERS, Need.COMMANDS, Need.DISKS})
 
     @property
     def shard(self) -> OwnShard:
@@ -74,6 +75,7 @@ class AofRestart(_ServerFault):
     """kill -9 and a restart from the append-only file, which may hold what was read since."""
 
     name = "stale-aof"
+    needs = frozenset({Need.SERVERS, Need.COMMANDS, Need.DISKS})
     needs_aof = True
 
     @property
@@ -98,7 +100,7 @@ async def _restart_with_data(fault: Fault) -> None:
 
 
 class _ReplicaFault(_ServerFault):
-    needs = frozenset({Need.SERVERS, Need.BYTES})
+    needs = frozenset({Need.SERVERS, Need.COMMANDS, Need.BYTES, Need.REPLICAS})
     needs_replica = True
 
     @property

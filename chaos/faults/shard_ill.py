@@ -35,11 +35,11 @@ class ShardPaused(Fault):
     expects_unknown = True
 
     async def inject(self) -> None:
-        self.own_shard.server.pause()
+        await asyncio.to_thread(self.own_shard.server.pause)
         self.effect += 1
 
     async def heal(self) -> None:
-        self.own_shard.server.resume()
+        await asyncio.to_thread(self.own_shard.server.resume)
 
 
 class _Setting(Fault):
@@ -136,7 +136,7 @@ class SlowDisk(Fault):
     """
 
     name = "slow-disk"
-    needs = frozenset({Need.SERVERS})
+    needs = frozenset({Need.SERVERS, Need.COMMANDS, Need.DISKS})
     duration_s = (2.0, 3.5)
     _stalling: asyncio.Task[None]
 

@@ -132,7 +132,7 @@ class StaleRead(_ZooKeeperFault):
         await asyncio.sleep(0.5)  # everybody hears of it
         self._links = zookeeper.links_of(self.process.index)
         for link in self._links:
-            await asyncio.to_thread(link.retarget, "127.0.0.1", behind.port)
+            await asyncio.to_thread(link.retarget, behind.host, behind.port)
         self.effect = -self._accepted()
         # Its client waits before it connects again, longer after other faults.
         until_s = time.monotonic() + MOVES_WITHIN_S
@@ -142,7 +142,7 @@ class StaleRead(_ZooKeeperFault):
     async def heal(self) -> None:
         self.effect += self._accepted()
         for link, server in zip(self._links, self.cluster.zookeeper.servers, strict=True):
-            await asyncio.to_thread(link.retarget, "127.0.0.1", server.port)
+            await asyncio.to_thread(link.retarget, server.host, server.port)
 
     def _accepted(self) -> int:
         return sum(link.connections_accepted for link in self._links)

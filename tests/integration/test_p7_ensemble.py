@@ -19,7 +19,7 @@ from cluster_layer.embedded import RedisServer
 from tests.support.layers import unique_prefix
 from tests.support.loads import Load, Shape, verdict_of
 from tests.support.waiting import eventually_async
-from tests.support.zookeeper import ProxyThread, ZooKeeperCluster
+from tests.support.zookeeper import ProxyThread, ZooKeeperCluster, own_ensemble
 from topology.model import Shard
 from topology.planning import initial_topology
 
@@ -34,7 +34,7 @@ SHAPE = Shape(writes_per_s=600, direct_tasks=3, groups=4, mixed_tasks=1)
 def ensemble(shards: list[RedisServer]) -> Iterator[ZooKeeperCluster]:
     """Three servers that hold the topology of the three shards."""
     proxies = ProxyThread()
-    cluster = ZooKeeperCluster(3, proxies)
+    cluster = ZooKeeperCluster(own_ensemble(3), proxies)
     try:
         hosts = [Shard(f"shard-{index}", shard.url) for index, shard in enumerate(shards)]
         cluster.start(initial_topology(hosts, cluster=secrets.token_hex(8)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.environments.proxy import ProxyThread
-from chaos.environments.zookeeper import SESSION_S, ZooKeeperCluster
+from chaos.environments.zookeeper import SESSION_S, ZooKeeperCluster, own_ensemble
 from tests.support.waiting import eventually
 from topology.errors import TopologyInvalid
 from topology.model import Shard
@@ -26,7 +26,7 @@ def thread() -> Iterator[ProxyThread]:
 
 @pytest.fixture
 def cluster(thread: ProxyThread) -> Iterator[ZooKeeperCluster]:
-    cluster = ZooKeeperCluster(1, thread)
+    cluster = ZooKeeperCluster(own_ensemble(1), thread)
     cluster.start(TOPOLOGY)
     yield cluster
     cluster.close()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from chaos.environments.proxy import ProxyThread
-from chaos.environments.zookeeper import ZooKeeperCluster
+from chaos.environments.zookeeper import ZooKeeperCluster, own_ensemble
 from tests.support.waiting import eventually
 from topology.ports import OperatorStore, StoreServer
 
@@ -13,7 +13,7 @@ from topology.ports import OperatorStore, StoreServer
 @pytest.fixture
 def ensemble() -> Iterator[ZooKeeperCluster]:
     thread = ProxyThread()
-    cluster = ZooKeeperCluster(3, thread)
+    cluster = ZooKeeperCluster(own_ensemble(3), thread)
     try:
         cluster.start_all()
         yield cluster
