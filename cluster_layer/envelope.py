@@ -9,7 +9,6 @@ it.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
@@ -19,6 +18,7 @@ from cluster_layer.errors import InvalidMessage, InvalidName, MalformedEnvelope,
 from cluster_layer.lanes import GROUP, INBOX
 from cluster_layer.marks import MAX_DOUBTS, Doubt, Mark
 from cluster_layer.names import is_process_specific, require_channel_name
+from cluster_layer.packing import packed
 
 VERSION: Final = 1
 MESSAGE: Final = 0
@@ -41,16 +41,6 @@ _MIN_INT = -(2**63)
 _MAX_INT = 2**63 - 1
 _ATOMS = frozenset({str, bytes, float, bool, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
-
-
-class _Packers(threading.local):
-    """One packer per thread: its buffer can't be shared, and making one costs more than it does."""
-
-    def __init__(self) -> None:
-        self.pack: Callable[[object], bytes] = msgpack.Packer().pack
-
-
-_packers = _Packers()
 
 
 class Envelope(NamedTuple):
@@ -80,7 +70,7 @@ def encode_body(message: object, limit: int) -> bytes:
     if type(message) is not dict or not _is_exact(message, 0):
         message = _exact_message(message)
     try:
-        body = _packers.pack(message)
+        body = packed(message)
     except UnicodeEncodeError:
         _refuse_surrogates(message, "message")
     if len(body) > limit:
@@ -131,7 +121,7 @@ def encode(
         fields = (*fields, sorted(exclude) or None)
     if epoch:
         fields = (*fields, epoch)
-    return _packers.pack(fields)
+    return packed(fields)
 
 
 def fingerprint(group: str, data: bytes) -> int:

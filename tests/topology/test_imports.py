@@ -70,7 +70,8 @@ PURE = (
 )
 
 #: Not pure, but pure modules may name their values: they touch the world only when told to.
-VALUES_OF_THE_WORLD = ("cluster_layer.endpoints", "cluster_layer.hosts")
+#: `packing` is a pure function; what it keeps for its thread is a buffer.
+VALUES_OF_THE_WORLD = ("cluster_layer.endpoints", "cluster_layer.hosts", "cluster_layer.packing")
 
 #: What no pure module imports.
 IMPURE = (
@@ -103,6 +104,7 @@ THIRD_PARTY = {
         "cluster_layer.envelope",
         "cluster_layer.flush",
         "cluster_layer.controls",
+        "cluster_layer.packing",
         "chaos.environments.later",
     ),
     "opentelemetry": ("cluster_layer.metrics.open_telemetry",),
