@@ -7,8 +7,7 @@ import json
 import secrets
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count, cycle, product
@@ -36,6 +35,8 @@ from chaos.workloads import WORKLOADS
 from topology.errors import ClusterError
 
 EXIT_NOT_RUN = 3
+EXIT_INTERRUPTED = 130
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 MAX_FAILED = 10  # runs that could not be run to their end, before `volume` gives up
 SELECTIONS: Mapping[str, Sequence[str]] = {"all": ALL, "smoke": SMOKE}
 ENVIRONMENTS: Mapping[str, MakeCluster] = {
@@ -49,7 +50,7 @@ ENVIRONMENTS: Mapping[str, MakeCluster] = {
 def main() -> None:
     """Let faults hit a real cluster, and prove what it promises from what was recorded.
 
-    Exit codes: 0 all valid, 1 a promise was broken, 2 nothing proved, 3 not run.
+    Exit codes: 0 all valid, 1 a promise was broken, 2 nothing proved, 3 not run, 130 interrupted.
     """
 
 
@@ -130,8 +131,7 @@ def run_command(
             what = Run(scenario, seed, seconds, shards, processes, layer=layer, make=make)
             click.echo(_command_of(what))
             try:
-                with _ended_in_order():
-                    events = asyncio.run(run_scenario(what, click.echo))
+                events = _carried_out(what)
             except NotPossible as error:
                 click.echo(f"SKIPPED  {error}")
             except EnvironmentFailed as error:
@@ -145,19 +145,27 @@ def run_command(
     _conclude(reports, output, failed)
 
 
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Whatever ends this program: containers do not end with it, as processes of ours do."""
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = [
-        signal.signal(one, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
-        for one in signals
-    ]
+def _carried_out(what: Run) -> list[Event]:
+    """Every event of a run; ends this program when it is interrupted, with nothing left running."""
     try:
-        yield
+        return asyncio.run(_interruptible(what))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("interrupted: nothing is judged", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+async def _interruptible(what: Run) -> list[Event]:
+    """Also by SIGTERM and SIGHUP: containers do not end with this program, as processes do."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - this runs in one
+    ending = [one for one in ENDING if signal.getsignal(one) is not signal.SIG_IGN]
+    for number in ending:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await run_scenario(what, click.echo)
     finally:
-        for one, handler in zip(signals, before, strict=True):
-            signal.signal(one, handler)
+        for number in ending:
+            loop.remove_signal_handler(number)
 
 
 def _existing(url: str) -> tuple[MakeCluster, int]:

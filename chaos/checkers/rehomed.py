@@ -1,7 +1,8 @@
 """P6, when a shard does not come back: its names are served by the others within a bound.
 
 The names are those that were written to by way of it before. Each by itself: it is served again
-when a write that was begun after the loss has been delivered.
+when a write that was begun after the loss, and went by way of another shard, has been delivered:
+a server may take a moment to die, and what it still did proves nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def rehomed(history: History, window: Window) -> Rehomed:
         served_s = [
             arrived_s[message]
             for message, write in attempts
-            if write.outcome is Outcome.OK and message in arrived_s
+            if write.outcome is Outcome.OK
+            and write.shard not in window.shards
+            and message in arrived_s
         ]
         took_s = min(served_s, default=float("inf")) - window.began_s
         if took_s <= window.rehomed_within_s:

@@ -46,6 +46,15 @@ def test_acknowledged_and_never_delivered_is_not_served() -> None:
     assert "never" in judged(story).violations[0]
 
 
+def test_what_the_shard_did_before_it_was_dead_is_not_served() -> None:
+    """A container takes a moment to be killed."""
+    story = lost_for_good().write(2, 10.2).read(2, 10.3)
+    found = judged(story.write(3, 13.0, shard="shard-1").read(3, 13.2))
+    assert found.figures["new homes s: shard-lost"] == 3.2
+    story = lost_for_good().write(2, 10.2).read(2, 10.3).write(3, 15.5, outcome=Outcome.NO)
+    assert "never" in judged(story).violations[0]
+
+
 def test_who_does_not_write_learns_nothing() -> None:
     """Neither a name that nobody tried when the time was over, nor one of another shard."""
     assert judged(lost_for_good().write(2, 12.0, outcome=Outcome.NO)).examined == 0
