@@ -318,21 +318,23 @@ class Writer:
         DeliveryUnknown: it lives and is not connected in time, or nobody can tell.
         """
         process = process_of(channel)
-        deadline = monotonic() + self._links.settings.timeout_s
-        while True:
-            for shard, life in homes.items():
-                if not await self._is_connected(process, shard, life):
-                    break
-            else:
-                return
-            others = self._links.routes.endpoints().keys() - homes.keys()
-            seen = [await self._is_connected(process, other) for other in (*homes, *others)]
-            if not any(one is not False for one in seen):
-                return
-            if monotonic() > deadline:
-                reason = f"it was removed, but the process of {channel} is not connected there"
-                raise DeliveryUnknown(shard, reason)
-            await asyncio.sleep(HEARD_CHECK_S)
+        try:
+            async with asyncio.timeout(self._links.settings.timeout_s):
+                while not (await self._hears(process, homes) or await self._is_gone(process)):
+                    await asyncio.sleep(HEARD_CHECK_S)
+        except TimeoutError:
+            reason = f"it was removed, but the process of {channel} is not connected there"
+            raise DeliveryUnknown(next(iter(homes)), reason) from None
+
+    async def _hears(self, process: str, homes: Mapping[str, str]) -> bool:
+        asked = (self._is_connected(process, shard, life) for shard, life in homes.items())
+        return all(await asyncio.gather(*asked))
+
+    async def _is_gone(self, process: str) -> bool:
+        """Whether every shard says that this process listens to it no more."""
+        shards = self._links.routes.endpoints()
+        found = await asyncio.gather(*(self._is_connected(process, shard) for shard in shards))
+        return all(one is False for one in found)
 
     async def _is_connected(self, process: str, shard: str, life: str = "") -> bool | None:
         """Whether a process listens to a shard, in this life of it; None: it can't be asked."""
