@@ -17,6 +17,29 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "shared")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="also what is marked as long, and all cases where else each third is taken",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def stride(request: pytest.FixtureRequest) -> int:
+    """Of many like cases each first, or with --long all."""
+    return 1 if request.config.getoption("--long") else 3
+
+
 @pytest.fixture(autouse=True)
 def every_test_sees_its_own_logs() -> None:
     """What another test has logged before does not count as told."""

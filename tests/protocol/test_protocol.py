@@ -88,6 +88,7 @@ def test_nothing_comes_twice_or_late_and_no_change_loses_anything(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("make", "faults"),
     [
