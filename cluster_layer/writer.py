@@ -327,8 +327,11 @@ class Writer:
             raise DeliveryUnknown(next(iter(homes)), reason) from None
 
     async def _hears(self, process: str, homes: Mapping[str, str]) -> bool:
+        # Whoever follows the topology leaves a shard that was removed, and hears no more of it.
+        there = self._links.routes.endpoints()
+        homes = {shard: life for shard, life in homes.items() if shard in there}
         asked = (self._is_connected(process, shard, life) for shard, life in homes.items())
-        return all(await asyncio.gather(*asked))
+        return bool(homes) and all(await asyncio.gather(*asked))
 
     async def _is_gone(self, process: str) -> bool:
         """Whether every shard says that this process listens to it no more."""
