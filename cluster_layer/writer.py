@@ -314,7 +314,8 @@ class Writer:
     async def _heard(self, channel: str, homes: Mapping[str, str]) -> None:
         """Return once a channel's process is connected to these lives of shards, or is gone.
 
-        Then it has heard what they have published, or will before it hears what comes later.
+        Then it has heard what they have published, or will before it hears what comes later. A
+        shard that has left the topology meanwhile does not count; one at least has to be there.
         DeliveryUnknown: it lives and is not connected in time, or nobody can tell.
         """
         process = process_of(channel)

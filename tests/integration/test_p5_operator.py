@@ -44,7 +44,7 @@ def next_change(url: str, fourth: str) -> tuple[str, ...]:
 async def test_killed_at_every_step_a_change_can_be_resumed(
     servers: list[RedisServer], store: str, stride: int
 ) -> None:
-    """kill -9 after each step: another process resumes it, and all messages arrive."""
+    """kill -9 after every `stride`th step: another process resumes it, all messages arrive."""
     cli = CommandLine(store)
     *three, fourth = named(servers)
     await cli.run("init", *three)
@@ -68,7 +68,7 @@ async def test_killed_at_every_step_a_change_can_be_resumed(
 async def test_killed_at_every_step_a_change_can_be_aborted(
     servers: list[RedisServer], store: str, stride: int
 ) -> None:
-    """kill -9 after each step: another process aborts it, and all messages arrive.
+    """kill -9 after every `stride`th step: another process aborts it, all messages arrive.
 
     What was finished is kept, and a rollback leads back to the former table.
     """
