@@ -10,7 +10,7 @@ from chaos.environments.zookeeper import SESSION_S
 from chaos.faults.base import Fault
 from topology.codec import encode
 
-MOVES_WITHIN_S = 5.0
+MOVES_WITHIN_S = 10.0
 SESSIONS_WITHIN_S = 5.0
 LOOK_AGAIN_S = 0.1
 GARBAGE = b"\x00\xffnot a topology"
@@ -132,8 +132,9 @@ class StaleRead(_ZooKeeperFault):
         await asyncio.sleep(0.5)  # everybody hears of it
         self._links = zookeeper.links_of(self.process.index)
         for link in self._links:
+            # Whoever is cut off may come again before the last link leads there.
+            self.effect -= link.connections_accepted
             await asyncio.to_thread(link.retarget, behind.host, behind.port)
-        self.effect = -self._accepted()
         # Its client waits before it connects again, longer after other faults.
         until_s = time.monotonic() + MOVES_WITHIN_S
         while self._accepted() + self.effect == 0 and time.monotonic() < until_s:
