@@ -54,7 +54,15 @@ class LaneState:
     def __init__(self) -> None:
         self.cut = False
         self.received = 0
-        self.waiting: deque[Held] = deque()
+        self.waiting: deque[Held] = deque()  # by position; of one position, as they came
+
+    def hold(self, held: Held) -> None:
+        """Have it wait in its place, which nearly always is the last."""
+        behind = []
+        while self.waiting and self.waiting[-1].position > held.position:
+            behind.append(self.waiting.pop())
+        self.waiting.append(held)
+        self.waiting.extend(reversed(behind))
 
     def lacks(self, position: int) -> bool:
         """Whether something up to this position may still arrive, or be held."""

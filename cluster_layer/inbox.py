@@ -71,10 +71,12 @@ class InboxReader(Reader[Connection]):
         self._kept_alive_at = 0.0
         super().__init__(link)
 
-    def look_again(self) -> None:
-        """The set of inboxes has changed."""
-        if not self._reading.issuperset(self._owner.inboxes_on(self._link.shard)):
+    def look_again(self) -> bool:
+        """The set of inboxes has changed; True: there are some that are not read at the moment."""
+        reads_all = self._reading.issuperset(self._owner.inboxes_on(self._link.shard))
+        if not reads_all:
             self._link.interrupt(self._connection, self.look_again)
+        return not reads_all
 
     async def read_to_end(self) -> None:
         """Take everything that is in the inboxes now. ShardUnavailable, DeliveryUnknown.

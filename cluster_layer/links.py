@@ -162,7 +162,7 @@ class Link(Runner[Connection]):
         """The shard's clock by the latest connection's idea of it; 0 before there was one."""
         return self._latest.shard_time_ms() if self._latest is not None else 0.0
 
-    def interrupt(self, other: Connection | None, again: Callable[[], None]) -> None:
+    def interrupt(self, other: Connection | None, again: Callable[[], object]) -> None:
         """End the blocking read of another connection to this shard, as if its time were over.
 
         `again` is called soon if the read had not begun to block. If the shard can't be told, the

@@ -96,7 +96,8 @@ class Readers:
             self.inboxes_on[shard].add(inbox)
             reader = self.inboxes.get(shard)
             if reader is not None:
-                reader.look_again()
+                if reader.look_again():
+                    self._lanes.widen(Lane(shard, INBOX))
                 continue
             link = self._links.to(shard)
             self._lanes.expect(Lane(shard, INBOX))

@@ -23,6 +23,7 @@ class Begun(NamedTuple):
     incarnation: str
     serial: int
     position: int
+    widened: int
 
 
 class Sequencer:
@@ -49,6 +50,8 @@ class Sequencer:
         self._incarnations: dict[Lane, str] = {}  # of the lanes that are connected
         self._ours: set[Lane] = set()  # that are, were or will be connected
         self._expected: set[Lane] = set()  # that are about to be, for the first time
+        self._widened: dict[Lane, int] = {}  # that bring more than before -> for the n-th time
+        self._widenings = 0
         self._lanes: dict[tuple[Lane, str], LaneState] = {}
         self._floors: dict[tuple[Lane, str], int] = {}
         self._former: dict[Lane, list[str]] = {}  # lives that ours has nothing more to tell of
@@ -71,6 +74,16 @@ class Sequencer:
             self._ours.add(lane)
             self._expected.add(lane)
 
+    def widen(self, lane: Lane) -> None:
+        """One more inbox is read from now on: what it holds may be behind what has arrived.
+
+        Until a barrier is through, nobody knows that anything written there has been delivered.
+        """
+        self._widenings += 1
+        self._widened[lane] = self._widenings
+        if self._is_waited_for(lane):
+            self._ask(lane)
+
     def open(self, lane: Lane, incarnation: str) -> None:
         """The lane is connected to this incarnation."""
         known = self._incarnations.get(lane)
@@ -82,7 +95,7 @@ class Sequencer:
         self._expected.discard(lane)
         self._incarnations[lane] = incarnation
         self._lanes.setdefault((lane, incarnation), LaneState()).cut = False
-        if any(need.lane == lane for held in self._all_held() for need in held.needs):
+        if self._is_waited_for(lane):
             self._ask(lane)
             self._progress()
 
@@ -98,6 +111,8 @@ class Sequencer:
         self._foreign.pop(lane, None)
         state = self._lanes[key]
         state.cut = True
+        if lane in self._widened:
+            state.received = 0
         self._drop_ends(lane, self._serial)
         held_here = self._held_on(key)
         for held in self._all_held():
@@ -149,9 +164,9 @@ class Sequencer:
     ) -> bool:
         """Take an item that has arrived; False: it came too late to be delivered in order.
 
-        `epoch` is that of its marks. Positions on one lane never fall; an item without one of its
-        own has the latest. What is not droppable, as the changes of memberships that are learnt
-        after a cut, is never too late.
+        `epoch` is that of its marks. Positions on one lane never fall, except when it is widened;
+        an item without one of its own has the latest. What is not droppable, as the changes of
+        memberships that are learnt after a cut, is never too late.
         """
         key = (lane, self._incarnations[lane])
         state = self._lanes[key]
@@ -166,7 +181,7 @@ class Sequencer:
             held = Held(position, needs, item, now, self._serial)
             if early:
                 held.epoch, held.marks = epoch, marks
-            state.waiting.append(held)
+            state.hold(held)
             self._blocked[key] = None
         if self._blocked:
             self._progress()
@@ -212,7 +227,8 @@ class Sequencer:
             for need in needs
             if need[:2] == (lane, incarnation) and not need.needs_barrier
         )
-        return Begun(incarnation, self._serial, max(positions, default=0))
+        position = max(positions, default=0)
+        return Begun(incarnation, self._serial, position, self._widened.get(lane, 0))
 
     def reached(self, lane: Lane, begun: Begun) -> None:
         """A barrier is through: everything that was written before it began has been offered."""
@@ -222,6 +238,8 @@ class Sequencer:
         state = self._lanes[lane, incarnation]
         if begun.incarnation == incarnation:  # positions begin anew with each life
             state.received = max(state.received, begun.position)
+            if self._widened.get(lane) == begun.widened:
+                del self._widened[lane]
         self._find_doubts(lane, begun.serial)
         if begun.incarnation == incarnation:
             self._see_through(lane, begun.serial)
@@ -231,6 +249,9 @@ class Sequencer:
 
     def _all_held(self) -> list[Held]:
         return [held for key in self._blocked for held in self._lanes[key].waiting]
+
+    def _is_waited_for(self, lane: Lane) -> bool:
+        return any(need.lane == lane for held in self._all_held() for need in held.needs)
 
     def _needs(self, lane: Lane, marks: Mapping[str, Mark]) -> list[Need]:
         needs = []
@@ -246,9 +267,9 @@ class Sequencer:
                 found = self._found(need, self._held_on(need[:2]))
                 if found is None or need.fingerprint is None:
                     self._set_floor(need)
-            elif state is not None and state.received < need.position:
+            elif state is not None and (state.received < need.position or self._is_widened(need)):
                 self._ask(need.lane)
-            if found is not None and state is not None and state.lacks(found.position):
+            if found is not None and not self._is_satisfied(found):
                 needs.append(found)
         return needs + [need for need in self._earlier_lives(marks) if need.lane != lane]
 
@@ -338,8 +359,11 @@ class Sequencer:
     def _is_open(self, need: Need) -> bool:
         return self._incarnations.get(need.lane) == need.incarnation
 
+    def _is_widened(self, need: Need) -> bool:
+        return need.lane in self._widened and self._is_open(need)
+
     def _is_satisfied(self, need: Need) -> bool:
-        if need.lane in self._expected:
+        if need.lane in self._expected or self._is_widened(need):
             return False
         state = self._lanes.get(need[:2])
         return state is None or not state.lacks(need.position)

@@ -418,3 +418,65 @@ def test_holding_is_bounded_by_time() -> None:
     assert receiver.sequencer.expire(10.0) == 0
     assert receiver.sequencer.expire(15.0) == 1
     assert receiver.delivered == ["old", "young"]
+
+
+class TestWidened:
+    """A lane that brings one more inbox, which may be behind the others."""
+
+    def test_how_far_it_has_come_says_nothing_of_that_inbox(self) -> None:
+        """What was written there waits to be read, although later positions have arrived."""
+        receiver = Receiver()
+        receiver.offer(A_INBOX, 5, "other")
+        receiver.sequencer.widen(A_INBOX)
+        receiver.offer(B_GROUP, 1, "second", a=after_inbox(4))
+        assert (receiver.delivered, receiver.asked) == (["other"], [A_INBOX])
+        receiver.offer(A_INBOX, 4, "first")
+        receiver.barrier(A_INBOX)
+        assert receiver.delivered == ["other", "first", "second"]
+
+    def test_who_waits_for_what_is_held_there_asks_for_a_barrier_all_the_same(self) -> None:
+        """It needed none, as long as all that could be meant was there."""
+        receiver = Receiver()
+        receiver.offer(A_INBOX, 5, "first", b=after_group(1))
+        receiver.offer(B_INBOX, 1, "second", a=after_inbox(5))
+        assert receiver.asked == [B_GROUP]
+        receiver.sequencer.widen(B_INBOX)
+        receiver.sequencer.widen(A_INBOX)
+        assert receiver.asked == [B_GROUP, A_INBOX]
+
+    def test_a_barrier_that_began_before_knows_nothing_of_it(self) -> None:
+        """It may have asked for the other inboxes alone."""
+        receiver = Receiver()
+        receiver.offer(A_INBOX, 5, "other")
+        receiver.sequencer.widen(A_INBOX)
+        begun = receiver.sequencer.begin(A_INBOX)
+        receiver.sequencer.widen(A_INBOX)
+        receiver.sequencer.reached(A_INBOX, begun)
+        receiver.offer(B_GROUP, 1, "second", a=after_inbox(4))
+        assert receiver.delivered == ["other"]
+        receiver.barrier(A_INBOX)
+        assert receiver.delivered == ["other", "second"]
+
+    def test_what_it_brings_takes_its_place_among_what_is_held(self) -> None:
+        """An older message that is held behind a younger one would not be seen to be there."""
+        receiver = Receiver()
+        receiver.sequencer.widen(A_INBOX)
+        receiver.offer(A_INBOX, 5, "other", b=after_group(9))
+        receiver.offer(A_INBOX, 4, "first", b=after_group(8))
+        receiver.barrier(A_INBOX)
+        receiver.offer(A_GROUP, 1, "second", b=after_inbox(4))
+        receiver.offer(B_INBOX, 1, "third", a=after_inbox(4))
+        assert receiver.delivered == []
+        receiver.offer(B_GROUP, 8, "before")
+        assert receiver.delivered == ["before", "first", "third"]
+
+    def test_what_a_cut_leaves_behind_comes_too_late(self) -> None:
+        """Nobody waits for a lane that is cut; what of that inbox comes afterwards is dropped."""
+        receiver = Receiver()
+        receiver.offer(A_INBOX, 5, "other")
+        receiver.sequencer.widen(A_INBOX)
+        receiver.offer(B_GROUP, 1, "second", a=after_inbox(4))
+        receiver.sequencer.close(A_INBOX)
+        assert receiver.delivered == ["other", "second"]
+        receiver.sequencer.open(A_INBOX, LIFE)
+        assert not receiver.offer(A_INBOX, 4, "first")

@@ -3,24 +3,32 @@
 import asyncio
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from cluster_layer import ClusterChannelLayer
+from cluster_layer import ClusterChannelLayer, node
 from cluster_layer.embedded import RedisServer
+from cluster_layer.names import inbox_name
 from tests.support.layers import (
+    name_on,
     names_on_all_shards,
+    new_channel_on,
     numbered,
     numbers_before_end,
     open_layer,
+    receive,
     receive_numbers,
     shared_config,
     topology_file,
     unique_prefix,
 )
 from tests.support.proxy import TcpProxy
+from tests.support.waiting import eventually_async
+from topology import transitions
+from topology.stores import open_store
 
 Delays = tuple[float, float, float]
 
@@ -163,3 +171,44 @@ async def test_an_inbox_is_in_order_over_all_its_channels(shards: list[RedisServ
         for number in range(200):
             await layer.send(channels[number % 5], numbered(number))
         assert await receive_numbers(layer, inbox, 200) == list(range(200))
+
+
+async def test_a_shard_that_comes_to_be_an_inboxs_home_is_read_before_what_follows(
+    shards: list[RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader hears of the new home late, and reads other inboxes of its own there all along.
+
+    How far those have come says nothing of the one that it does not read there yet.
+    """
+    monkeypatch.setattr(node, "LEARN_WITHIN_S", 0.5)
+    ids = ["one", "two", "three"]
+    prefix = unique_prefix()
+    stores = [
+        topology_file(tmp_path / name, dict(zip(ids, shards, strict=True)))
+        for name in ("writer.json", "reader.json")
+    ]
+    async with (
+        open_layer(topology=stores[0], prefix=prefix) as writer,
+        open_layer(topology=stores[1], prefix=prefix) as reader,
+    ):
+        await writer.open()
+        with closing(open_store(stores[0])) as store:
+            before = store.read()
+            assert before is not None
+            after = transitions.rehome(before, ["three"], "a test")
+            for number in count():
+                channel = await reader.new_channel(f"moved{number}")
+                homes = [at.shard_of(inbox_name(channel)).id for at in (before, after)]
+                if homes == ["three", "one"]:
+                    break
+            group = await name_on(reader, "two")
+            await reader.group_add(group, channel)
+            other = await new_channel_on(reader, "one")
+            await writer.send(other, numbered(0))
+            await receive(reader, other)
+            store.write(after, expected_epoch=before.epoch)
+        await eventually_async(lambda: writer.stats()["epoch"] == after.epoch)
+        await writer.send(channel, numbered(0))
+        await writer.send(other, numbered(1))
+        await writer.group_send(group, numbered(1))
+        assert await receive_numbers(reader, channel, 2) == [0, 1]
