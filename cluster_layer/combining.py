@@ -112,8 +112,9 @@ class Combiner:
         if isinstance(call, tuple):
             call = calls[inbox] = _Call(*call)
         if not call.takes(write):
-            self._post(call.first, call.build, call, call.deadline)
+            # Before the full call is posted: that may write at once, and then asks for the rest.
             calls[inbox] = write, waiter, deadline
+            self._post(call.first, call.build, call, call.deadline)
             return deadline
         call.envelopes.append(write.envelope)
         call.waiters.append(waiter)

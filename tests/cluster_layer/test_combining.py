@@ -9,9 +9,17 @@ import redis
 
 from cluster_layer import ClusterChannelLayer
 from cluster_layer.combining import MAX_COMBINED
+from cluster_layer.connection import WRITE_AT
 from cluster_layer.embedded import RedisServer
 from cluster_layer.errors import ChannelFull, DeliveryUnknown, ShardUnavailable
-from tests.support.layers import numbered, open_layer, outcome_of, receive_numbers
+from tests.support.layers import (
+    DEADLINE_S,
+    numbered,
+    numbers_before_end,
+    open_layer,
+    outcome_of,
+    receive_numbers,
+)
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually_async
 
@@ -48,6 +56,23 @@ async def test_messages_of_one_step_leave_in_few_calls(
     sends = [layer.send(channel, numbered(number)) for number in range(3 * MAX_COMBINED)]
     assert await _appends(redis_server, asyncio.gather(*sends)) <= 5
     assert await receive_numbers(layer, channel, 3 * MAX_COMBINED) == list(range(3 * MAX_COMBINED))
+
+
+@pytest.mark.parametrize("confirm", [True, False], ids=["confirmed", "unconfirmed"])
+async def test_a_call_that_is_full_when_much_waits_to_be_written_is_written_once(
+    layer: ClusterChannelLayer, confirm: bool
+) -> None:
+    """P1: the write that it sets off takes along what is next, and not the same call again."""
+    channel = await layer.new_channel()
+    sends = [layer.group_send("group", numbered(number)) for number in range(2 * WRITE_AT)]
+    sends += [
+        layer.send(channel, numbered(number), confirm=confirm)
+        for number in range(3 * MAX_COMBINED + 1)
+    ]
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*sends)
+    await layer.send(channel, numbered(-1, end=True))
+    assert await numbers_before_end(layer, channel) == list(range(3 * MAX_COMBINED + 1))
 
 
 async def test_each_inbox_has_a_call_of_its_own(
