@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from chaos.workloads import (
+    burst,
     capacity,
     churn,
     direct,
@@ -53,4 +54,5 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
     "capacity": _of(capacity, "P3"),
     "expiry": _of(expiry, "P3"),
     "volume": _of(volume, "P3"),
+    "burst": _of(burst, "P3"),
 }
