@@ -48,15 +48,28 @@ AGAIN_CHECK_S: Final = 0.005  # until the last of a refused stretch has been ans
 SETTLING_TIMEOUTS: Final = 3  # until the answer is overdue, until the write can't happen, and one
 
 
+class _Cohort:
+    """The writes between two questions what has become of those until then."""
+
+    __slots__ = ("answered", "left")
+
+    def __init__(self) -> None:
+        self.left = 0  # on their way
+        self.answered: asyncio.Future[None] | None = None  # once somebody has asked
+
+
 class _Posted:
     """One write on its way, in the place of the future of its answer."""
 
-    __slots__ = ("_poster", "connection", "fence", "unanswered", "write")
+    __slots__ = ("_poster", "cohort", "connection", "fence", "unanswered", "write")
 
-    def __init__(self, poster: Poster, write: Write, connection: Connection) -> None:
+    def __init__(
+        self, poster: Poster, write: Write, connection: Connection, cohort: _Cohort
+    ) -> None:
         self._poster = poster
         self.write = write
         self.connection = connection
+        self.cohort = cohort
         self.unanswered: Unanswered | None = None
         self.fence = 0.0  # loop time after which it can't be executed any more
 
@@ -84,7 +97,8 @@ class Poster:
         self._loop = asyncio.get_running_loop()
         self._on_their_way = 0
         self._room: asyncio.Future[None] | None = None  # done when there is some
-        self._idle: asyncio.Future[None] | None = None  # done when nothing is on its way
+        self._cohort = _Cohort()
+        self._asked_for: dict[_Cohort, asyncio.Future[None]] = {}
         self._in_doubt: defaultdict[str, list[tuple[_Posted, ClusterError]]] = defaultdict(list)
         self._refused_on: dict[Unanswered, list[_Posted]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,9 +135,12 @@ class Poster:
 
     async def all_answered(self) -> None:
         """Return when it is known of every write until now what became of it."""
-        if self._on_their_way:
-            self._idle = self._idle or self._loop.create_future()
-            await asyncio.shield(self._idle)
+        cohort = self._cohort
+        if cohort.left:
+            cohort.answered = self._asked_for[cohort] = self._loop.create_future()
+            self._cohort = _Cohort()
+        if self._asked_for:
+            await asyncio.wait(self._asked_for.values())
 
     async def close(self) -> None:
         """Wait for what is on its way, as long as its answers may take, and stop."""
@@ -149,7 +166,8 @@ class Poster:
         if connection is None or link.served != write.epoch:
             return None
         going_on = past if isinstance(past, Unanswered) and past.on_their_way else None
-        posted = _Posted(self, write, connection)
+        cohort = self._cohort
+        posted = _Posted(self, write, connection, cohort)
         if lane is not None:
             if going_on is None:
                 life = link.keys.incarnation
@@ -159,6 +177,7 @@ class Poster:
             going_on.add(write)
             posted.unanswered = going_on
         self._on_their_way += 1
+        cohort.left += 1
         posted.fence = link.post(connection, write, posted)
         return going_on or trail
 
@@ -329,9 +348,11 @@ class Poster:
         if self._room is not None and self._on_their_way <= ROOM:
             self._room.set_result(None)
             self._room = None
-        if self._idle is not None and not self._on_their_way:
-            self._idle.set_result(None)
-            self._idle = None
+        cohort = posted.cohort
+        cohort.left -= 1
+        if cohort.answered is not None and not cohort.left:
+            del self._asked_for[cohort]
+            cohort.answered.set_result(None)
 
     def _refused(self, name: str, error: ShardUnavailable) -> None:
         self._counters.shards[error.shard].refused += 1

@@ -26,6 +26,7 @@ from cluster_layer.errors import (
 from cluster_layer.unconfirmed import MAX_ON_THEIR_WAY
 from tests.support.changes import changes_of
 from tests.support.layers import (
+    DEADLINE_S,
     HasUrl,
     names_on_all_shards,
     numbered,
@@ -138,6 +139,41 @@ async def test_a_mistake_is_still_raised(redis_server: RedisServer, gaps: Gaps) 
         with pytest.raises(InvalidMessage):
             await sender.group_send("group", {"type": object()})
         assert gaps.all == []
+
+
+async def test_who_waits_for_confirms_does_not_wait_for_what_others_send_meanwhile(
+    proxy: TcpProxy, redis_server: RedisServer, gaps: Gaps
+) -> None:
+    """P8: it waits for the messages until now, in a process in which some are always on their way.
+
+    Several may wait at once, and each message is waited for by all who asked after it.
+    """
+    async with pair(proxy, redis_server, gaps, capacity=100_000) as (sender, _):
+        await sender.open()
+        await sender.send("p.1!a", numbered(0))
+        await sender.wait_for_confirms()
+        proxy.delay(0.02)
+        before = sent(sender)
+
+        async def send_on() -> None:
+            while True:
+                await sender.send("p.1!a", numbered(1))
+                await asyncio.sleep(random.uniform(0, 0.01))
+
+        others = [asyncio.create_task(send_on()) for _ in range(20)]
+        await eventually_async(lambda: sent(sender) > before)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                for number in range(3):
+                    already = sent(sender)
+                    for _ in range(50):
+                        await sender.send("p.2!a", numbered(number))
+                    await asyncio.gather(*(sender.wait_for_confirms() for _ in range(2)))
+                    assert sent(sender) >= already + 50
+        finally:
+            for other in others:
+                other.cancel()
+            await asyncio.wait(others)
 
 
 @pytest.mark.parametrize("channel", ["p.1!a", "normal"])
