@@ -42,6 +42,7 @@ class Verb(StrEnum):
 
 
 CANCELLED: Final = "cancelled by its caller"  # the error of such a call
+REPORTED: Final = "one of those sent meanwhile was reported as failed, or perhaps"
 WRITES: Final = (Verb.SEND, Verb.GROUP_SEND)
 
 

@@ -34,6 +34,12 @@ class Layer(Protocol):
     def lost(self) -> Mapping[str, int]:
         """How many messages it has counted as lost, by reason."""
 
+    async def wait_for_confirms(self) -> None:
+        """Return when it knows what became of what was sent without waiting."""
+
+    def unconfirmed(self) -> int:
+        """How many of those it has told to have failed, or perhaps."""
+
 
 def make(name: str, config: Mapping[str, Any], hosts: Sequence[str]) -> Layer:
     """The layer of that name; `hosts` are for those that know no topology."""

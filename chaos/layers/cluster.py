@@ -21,3 +21,7 @@ class Cluster(ClusterChannelLayer):
     def lost(self) -> Mapping[str, int]:
         counted: Mapping[str, int] = self.stats()["lost"]
         return counted
+
+    def unconfirmed(self) -> int:
+        counted: Mapping[str, int] = self.stats()["unconfirmed"]
+        return sum(counted.values())

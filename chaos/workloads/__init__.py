@@ -18,6 +18,7 @@ from chaos.workloads import (
     mixed,
     normal,
     sync,
+    unconfirmed,
     volume,
 )
 from chaos.workloads.actor import Actor
@@ -55,4 +56,5 @@ WORKLOADS: Final[Mapping[str, Workload]] = {
     "expiry": _of(expiry, "P3"),
     "volume": _of(volume, "P3"),
     "burst": _of(burst, "P3"),
+    "unconfirmed": _of(unconfirmed, "P3"),
 }

@@ -15,7 +15,17 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from chaos.history import CANCELLED, Counted, Failure, Opened, Operation, Outcome, Verb
+from chaos.history import (
+    CANCELLED,
+    REPORTED,
+    WRITES,
+    Counted,
+    Failure,
+    Opened,
+    Operation,
+    Outcome,
+    Verb,
+)
 from chaos.layers import Layer
 from chaos.workloads.recorder import Recorder
 from topology.errors import ClusterError
@@ -79,6 +89,10 @@ class Actor:
         self._seed = seed
         #: Makes the rest of a message by its number; None: there is none.
         self.ballast: Callable[[int], bytes] | None = None
+        #: Whether a call that returns has happened; else `learn_outcomes` finds that out.
+        self.confirmed = True
+        self._unlearnt: list[tuple[str, float]] = []  # id, when its call returned
+        self._failed_before = 0  # of what had been sent when outcomes were last asked for
         self._writes = True
         self._ids = itertools.count()
         self._ids_lock = threading.Lock()
@@ -164,6 +178,20 @@ class Actor:
         while True:
             await self.receive(channel)
 
+    async def learn_outcomes(self) -> None:
+        """Find out what became of all writes until now.
+
+        If one has failed since the last ones were asked for, all of these are unknown.
+        """
+        asked, self._unlearnt = self._unlearnt, []
+        failed_before, self._failed_before = self._failed_before, self.layer.unconfirmed()
+        await self.layer.wait_for_confirms()
+        outcome, error = Outcome.OK, ""
+        if self.layer.unconfirmed() != failed_before:
+            outcome, error = Outcome.UNKNOWN, REPORTED
+        for operation_id, returned_s in asked:
+            self._recorder.completed(operation_id, outcome, error, returned_s)
+
     def count_losses(self) -> None:
         """Record what the layer has counted as lost since the last call."""
         for reason, count in self.layer.lost().items():
@@ -225,7 +253,10 @@ class Actor:
             outcome, error = await self._outcome_of(doing, verb, task)
         else:
             outcome, error = await self._hurried_outcome_of(doing, verb, task, patience_s)
-        self._recorder.completed(operation.id, outcome, error)
+        if outcome is Outcome.OK and verb in WRITES and not self.confirmed:
+            self._unlearnt.append((operation.id, time.monotonic()))
+        else:
+            self._recorder.completed(operation.id, outcome, error)
         return outcome
 
     async def _hurried_outcome_of(

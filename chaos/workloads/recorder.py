@@ -46,9 +46,13 @@ class Recorder:
             f'"number":{operation.number},"member":"{operation.member}"}}'
         )
 
-    def completed(self, operation_id: str, outcome: str, error: str) -> None:
+    def completed(
+        self, operation_id: str, outcome: str, error: str, at_s: float | None = None
+    ) -> None:
+        """The call returned now, or, if that is told later, at `at_s` (monotonic)."""
+        completed_s = time.monotonic() if at_s is None else at_s
         self._append(
-            f'{{"e":"complete","id":"{operation_id}","completed_s":{time.monotonic():.6f},'
+            f'{{"e":"complete","id":"{operation_id}","completed_s":{completed_s:.6f},'
             f'"outcome":"{outcome}","error":{json.dumps(error) if error else _NOTHING}}}'
         )
 
