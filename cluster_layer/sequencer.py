@@ -112,7 +112,7 @@ class Sequencer:
         state = self._lanes[key]
         state.cut = True
         if lane in self._widened:
-            state.received = 0
+            state.received = 0  # of none of its positions is it known that all below has arrived
         self._drop_ends(lane, self._serial)
         held_here = self._held_on(key)
         for held in self._all_held():

@@ -51,11 +51,10 @@ SETTLING_TIMEOUTS: Final = 3  # until the answer is overdue, until the write can
 class _Cohort:
     """The writes between two questions what has become of those until then."""
 
-    __slots__ = ("answered", "left")
+    __slots__ = ("left",)
 
     def __init__(self) -> None:
         self.left = 0  # on their way
-        self.answered: asyncio.Future[None] | None = None  # once somebody has asked
 
 
 class _Posted:
@@ -97,7 +96,7 @@ class Poster:
         self._loop = asyncio.get_running_loop()
         self._on_their_way = 0
         self._room: asyncio.Future[None] | None = None  # done when there is some
-        self._cohort = _Cohort()
+        self._cohort = _Cohort()  # that of the next write; earlier ones have been asked for
         self._asked_for: dict[_Cohort, asyncio.Future[None]] = {}
         self._in_doubt: defaultdict[str, list[tuple[_Posted, ClusterError]]] = defaultdict(list)
         self._refused_on: dict[Unanswered, list[_Posted]] = {}
@@ -135,9 +134,8 @@ class Poster:
 
     async def all_answered(self) -> None:
         """Return when it is known of every write until now what became of it."""
-        cohort = self._cohort
-        if cohort.left:
-            cohort.answered = self._asked_for[cohort] = self._loop.create_future()
+        if self._cohort.left:
+            self._asked_for[self._cohort] = self._loop.create_future()
             self._cohort = _Cohort()
         if self._asked_for:
             await asyncio.wait(self._asked_for.values())
@@ -350,9 +348,8 @@ class Poster:
             self._room = None
         cohort = posted.cohort
         cohort.left -= 1
-        if cohort.answered is not None and not cohort.left:
-            del self._asked_for[cohort]
-            cohort.answered.set_result(None)
+        if not cohort.left and cohort is not self._cohort:
+            self._asked_for.pop(cohort).set_result(None)
 
     def _refused(self, name: str, error: ShardUnavailable) -> None:
         self._counters.shards[error.shard].refused += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from chaos.workloads.actor import Actor
@@ -39,10 +39,17 @@ async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
     for index, group in enumerate(GROUPS):
         await actor.join("setup", group, channels[index % READERS])
     moments = Moments()
+
+    def publish(task: str, number: int) -> Awaitable[object]:
+        return actor.group_send(task, moments.group, number)
+
+    def send(task: str, number: int) -> Awaitable[object]:
+        return actor.send(task, moments.channel, number)
+
     return [
         *(actor.read(channel) for channel in channels),
-        *(publish(actor, f"publisher{index}", moments) for index in range(PUBLISHERS)),
-        *(send(actor, f"sender{index}", moments) for index in range(SENDERS)),
+        *(write(actor, f"publisher{n}", moments, publish) for n in range(PUBLISHERS)),
+        *(write(actor, f"sender{n}", moments, send) for n in range(SENDERS)),
         conduct(actor, moments),
     ]
 
@@ -55,19 +62,12 @@ async def conduct(actor: Actor, moments: Moments) -> None:
         moments.come(chance.choice(GROUPS), chance.choice(actor.addresses()))
 
 
-async def publish(actor: Actor, task: str, moments: Moments) -> None:
-    """One message to the group of the moment."""
+async def write(
+    actor: Actor, task: str, moments: Moments, one: Callable[[str, int], Awaitable[object]]
+) -> None:
+    """One message at each moment."""
     number = 0
     while actor.writing:
         await moments.next()
         number += 1
-        await actor.group_send(task, moments.group, number)
-
-
-async def send(actor: Actor, task: str, moments: Moments) -> None:
-    """One message to the channel of the moment."""
-    number = 0
-    while actor.writing:
-        await moments.next()
-        number += 1
-        await actor.send(task, moments.channel, number)
+        await one(task, number)

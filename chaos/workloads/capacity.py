@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -24,9 +25,19 @@ async def tasks(actor: Actor) -> list[Coroutine[Any, Any, None]]:
 
 
 async def dawdle(actor: Actor, channel: str, rests_s: tuple[float, ...]) -> None:
-    """Receive, and rest now and then; at the end take everything that waits."""
+    """Receive, and rest now and then; at the end take everything that waits.
+
+    Between two rests it receives for as long as the first of them took: two in a row would look
+    like a channel that nobody serves.
+    """
     chance = actor.chance(f"read {channel.partition('!')[0]}")
+    receives_until_s = 0.0
     while True:
         await actor.receive(channel)
-        if actor.writing:
-            await asyncio.sleep(chance.choice(rests_s) if chance.random() < 0.1 else 0.0)
+        if not actor.writing:
+            continue
+        rest_s = chance.choice(rests_s) if chance.random() < 0.1 else 0.0
+        if time.monotonic() < receives_until_s:
+            rest_s = 0.0
+        await asyncio.sleep(rest_s)
+        receives_until_s = max(receives_until_s, time.monotonic() + rest_s)
